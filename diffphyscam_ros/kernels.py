@@ -1,0 +1,53 @@
+"""
+How this package compiles its CPU loops.
+
+Kernels are numba functions cached on disk, so that only the first run on a machine compiles.
+numba's default ``workqueue`` layer aborts when two Python threads enter parallel kernels at
+once, hence OpenMP or TBB here and nowhere else.
+"""
+
+from collections.abc import Callable
+import hashlib
+import os
+from pathlib import Path
+
+# Idle OpenMP workers must sleep, not spin: torch and numba each keep a pool, and on a small
+# machine a spinning pool steals the cores of the other one.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
+
+def _cache_folder() -> Path:
+    """Name a folder by the content of all kernel sources; numba itself overlooks callees."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.rglob('*.py')):
+        text = source.read_bytes()
+        if source == Path(__file__) or b'diffphyscam_ros.kernels import' in text:
+            digest.update(text)
+    root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(root) / 'diffphyscam_ros' / f'numba-{digest.hexdigest()[:12]}'
+
+
+os.environ.setdefault('NUMBA_CACHE_DIR', str(_cache_folder()))
+
+import numba  # noqa: E402
+
+numba.config.THREADING_LAYER = 'threadsafe'
+
+#: Reordering and contraction are allowed; NaN and infinity keep their meaning.
+FASTMATH = {'contract', 'reassoc', 'arcp', 'nsz', 'afn'}
+
+
+def kernel(function: Callable) -> Callable:
+    """Compile a parallel loop (``numba.prange`` over rows or tiles); releases the GIL."""
+    return numba.njit(function, parallel=True, nogil=True, cache=True, fastmath=FASTMATH,
+                      error_model='numpy')
+
+
+def serial(function: Callable) -> Callable:
+    """Compile a sequential loop; releases the GIL."""
+    return numba.njit(function, nogil=True, cache=True, fastmath=FASTMATH, error_model='numpy')
+
+
+def inline(function: Callable) -> Callable:
+    """Compile a scalar formula that kernels call."""
+    return numba.njit(function, nogil=True, cache=True, fastmath=FASTMATH, error_model='numpy')

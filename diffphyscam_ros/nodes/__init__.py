@@ -1,0 +1,1 @@
+"""rclpy nodes and message conversion; they translate and do no arithmetic."""

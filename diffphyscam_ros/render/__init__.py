@@ -1,0 +1,1 @@
+"""From scene to radiance: the rasterisation contract, its backends, shading."""

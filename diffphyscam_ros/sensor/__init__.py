@@ -1,0 +1,1 @@
+"""From irradiance to digital numbers: exposure, noise, mosaic, response, quantisation (EMVA 1288)."""
