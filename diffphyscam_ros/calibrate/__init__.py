@@ -1,1 +1,1 @@
-"""The camera run backwards: from photographs of a target to every parameter, with its uncertainty."""
+"""The camera run backwards: from photographs of a target to every parameter."""

@@ -1,1 +1,1 @@
-"""From radiance at the lens to irradiance on the sensor: distortion, vignetting, defocus, motion."""
+"""Radiance at the lens to irradiance on the sensor: distortion, vignetting, defocus, motion."""

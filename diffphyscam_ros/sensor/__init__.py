@@ -1,1 +1,1 @@
-"""From irradiance to digital numbers: exposure, noise, mosaic, response, quantisation (EMVA 1288)."""
+"""Irradiance to digital numbers: exposure, noise, mosaic, response, quantisation (EMVA 1288)."""
