@@ -51,3 +51,8 @@ def serial(function: Callable) -> Callable:
 def inline(function: Callable) -> Callable:
     """Compile a scalar formula that kernels call."""
     return numba.njit(function, nogil=True, cache=True, fastmath=FASTMATH, error_model='numpy')
+
+
+def strict(function: Callable) -> Callable:
+    """Compile a scalar formula whose every bit counts: no reordering, no contraction."""
+    return numba.njit(function, nogil=True, cache=True, error_model='numpy')
