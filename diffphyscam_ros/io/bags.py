@@ -1,0 +1,339 @@
+"""
+Read images out of rosbags (ROS 2 sqlite3 and mcap, ROS 1) and folders; write ROS 2 bags.
+
+Everything streams: one message is in memory at a time, and a frame nobody asks for is never
+decoded. No ROS installation is needed (the ``rosbags`` package reads and writes the files).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+import re
+import sqlite3
+from typing import Any
+
+import numpy as np
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import get_typestore, Stores
+
+from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.io import calibration
+from diffphyscam_ros.io.images import decode_message, Picture, read_image
+
+IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
+IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.pgm', '.ppm')
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic of a recording."""
+
+    name: str
+    type: str
+    count: int
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """One image of a recording; it is decoded only when asked for."""
+
+    index: int
+    """Position among the images of its topic, from 0."""
+    stamp: float
+    """[s] header stamp, or the time of recording where the header has none."""
+    name: str
+    """For messages to people: file name or index."""
+    decode: Callable[[], Picture]
+    """Decode the pixels; raises InputError."""
+
+
+class Recording:
+    """A rosbag or a folder of images, opened for reading; use as a context manager."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+        self._reader: AnyReader | None = None
+        self._files: list[Path] = []
+        if not self.path.exists():
+            raise InputError(f'{self.path} does not exist; pass a rosbag (folder, .mcap, .db3, '
+                             '.bag) or a folder of images.')
+        if self.path.is_dir():
+            if not (self.path / 'metadata.yaml').exists():
+                self._files = image_files(self.path)
+                if not self._files:
+                    raise InputError(_nothing_in(self.path))
+        elif self.path.suffix not in ('.mcap', '.db3', '.bag'):
+            raise InputError(f'{self.path} is not a rosbag; pass a bag folder, an .mcap, .db3 or '
+                             '.bag file, or a folder of images.')
+
+    def __enter__(self) -> 'Recording':
+        if self._files:
+            return self
+        try:
+            self._reader = AnyReader([self.path],
+                                     default_typestore=get_typestore(Stores.ROS2_JAZZY))
+            self._reader.open()
+        except Exception as error:   # rosbags raises many types on damaged files
+            self._reader = None
+            raise InputError(_damaged(self.path, error)) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether this is a folder of image files, not a bag."""
+        return bool(self._files)
+
+    def topics(self) -> list[Topic]:
+        """Every topic with its type and number of messages."""
+        if self._files:
+            return [Topic('', 'image files', len(self._files))]
+        found: dict[tuple[str, str], int] = {}
+        for c in self._open().connections:
+            found[c.topic, c.msgtype] = found.get((c.topic, c.msgtype), 0) + c.msgcount
+        return [Topic(*key, count) for key, count in sorted(found.items())]
+
+    def image_topic(self, name: str | None) -> str:
+        """Check a topic, or find the only image topic; the error lists those that exist."""
+        if self._files:
+            return ''
+        topics = self.topics()
+        if not topics or not any(t.count for t in topics):
+            raise InputError(f'{self.path} is an empty bag (no messages); record again with the '
+                             'camera running: `ros2 bag record TOPIC`.')
+        images = [t for t in topics if t.type in IMAGE_TYPES]
+        if name is None:
+            if len(images) == 1:
+                return images[0].name
+            raise InputError(f'pass --image-topic; {self._list(topics)}')
+        matching = [t for t in topics if t.name == name or t.name == '/' + name]
+        if not matching:
+            raise InputError(f'topic {name!r} is not in {self.path}; {self._list(topics)}')
+        if matching[0].type not in IMAGE_TYPES:
+            raise InputError(f'topic {name!r} is a {matching[0].type}, not an image; '
+                             f'{self._list(topics)}')
+        if matching[0].count == 0:
+            raise InputError(f'topic {name!r} has no messages in {self.path}; record again while '
+                             'the camera publishes.')
+        return matching[0].name
+
+    def count(self, topic: str) -> int:
+        """Return the number of images."""
+        if self._files:
+            return len(self._files)
+        return sum(c.msgcount for c in self._open().connections if c.topic == topic)
+
+    def frames(self, topic: str) -> Iterator[FrameRecord]:
+        """Every image of a topic in order of recording, undecoded."""
+        if self._files:
+            for index, path in enumerate(self._files):
+                yield FrameRecord(index, float(index), path.name,
+                                  lambda path=path: read_image(path))
+            return
+        reader = self._open()
+        for index, (connection, time, raw) in enumerate(self._messages(topic)):
+            def decode(raw: bytes = raw, kind: str = connection.msgtype,
+                       index: int = index) -> Picture:
+                try:
+                    return decode_message(reader.deserialize(raw, kind))
+                except InputError as error:
+                    raise InputError(f'image {index} of {topic}: {error}') from error
+                except Exception as error:
+                    raise InputError(f'image {index} of {topic} cannot be read ({error}); '
+                                     'the recording is damaged there.') from error
+            yield FrameRecord(index, _header_stamp(raw, self._reader.is2, time), str(index),
+                              decode)
+
+    def camera_info(self, topic: str) -> calibration.CalibrationFile:
+        """Return the first CameraInfo of a topic, checked."""
+        if self._files:
+            raise InputError('a folder of images has no camera_info topic; '
+                             'pass --camera-info-file.')
+        topics = self.topics()
+        known = [t for t in topics if t.name in (topic, '/' + topic)]
+        if not known or known[0].type != INFO_TYPE:
+            raise InputError(f'topic {topic!r} is not a CameraInfo of {self.path}; '
+                             f'{self._list(topics)}')
+        reader = self._open()
+        for connection, _, raw in self._messages(known[0].name):
+            m = reader.deserialize(raw, connection.msgtype)
+            low = not hasattr(m, 'k')
+            info = calibration.CalibrationFile(
+                width=m.width, height=m.height, distortion_model=m.distortion_model,
+                **{n: tuple(float(v) for v in getattr(m, n.upper() if low else n))
+                   for n in ('d', 'k', 'r', 'p')})
+            calibration.check(info, where=f'camera_info on {topic}')
+            return info
+        raise InputError(f'topic {topic!r} has no messages; leave --camera-info-topic away.')
+
+    def scalars(self, topic: str) -> tuple[np.ndarray, np.ndarray]:
+        """Times [s] and values of a numeric topic (std_msgs Float32, Float64, Int32, ...)."""
+        topics = self.topics()
+        known = [t for t in topics if t.name in (topic, '/' + topic)]
+        if not known:
+            raise InputError(f'topic {topic!r} is not in {self.path}; {self._list(topics)}')
+        times, values = [], []
+        for connection, time, raw in self._messages(known[0].name):
+            message = self._open().deserialize(raw, connection.msgtype)
+            value = getattr(message, 'data', None)
+            if not isinstance(value, (int, float)):
+                raise InputError(f'topic {topic!r} is a {connection.msgtype}; pass a topic of '
+                                 'std_msgs numbers (Float32, Float64, Int32, ...).')
+            times.append(time * 1e-9)
+            values.append(float(value))
+        return np.array(times), np.array(values)
+
+    def _messages(self, topic: str) -> Iterator[tuple[Any, int, bytes]]:
+        reader = self._open()
+        connections = [c for c in reader.connections if c.topic == topic]
+        iterator = reader.messages(connections=connections)
+        while True:
+            try:
+                message = next(iterator)
+            except StopIteration:
+                return
+            except Exception as error:   # rosbags raises many types on damaged files
+                raise InputError(_damaged(self.path, error)) from error
+            yield message
+
+    def _open(self) -> AnyReader:
+        if self._reader is None:
+            raise RuntimeError('Recording is used outside its with block')
+        return self._reader
+
+    def _list(self, topics: list[Topic]) -> str:
+        return 'it has ' + ', '.join(f'{t.name} ({t.type}, {t.count})' for t in topics) + '.'
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """Image files of a folder in natural order (``left2`` before ``left10``)."""
+    files = [p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES
+             and not p.name.startswith('.')]
+    return sorted(files, key=lambda p: [int(t) if t.isdigit() else t
+                                        for t in re.split(r'(\d+)', p.name)])
+
+
+class BagWriter:
+    """
+    Write a ROS 2 bag without ROS; use as a context manager.
+
+    Messages are made from plain arrays; ``write`` takes any message of ``types``.
+    """
+
+    def __init__(self, path: str | Path, *, storage: str = 'mcap') -> None:
+        plugins = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
+        if storage not in plugins:
+            raise InputError(f'bag storage {storage!r} is unknown; pass mcap or sqlite3.')
+        if Path(path).exists():
+            raise InputError(f'{path} exists already; pass a new folder for the bag.')
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.typestore = get_typestore(Stores.ROS2_JAZZY)
+        self._writer = Writer(path, version=9, storage_plugin=plugins[storage])
+        self._connections: dict[str, Any] = {}
+
+    def __enter__(self) -> 'BagWriter':
+        self._writer.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    @property
+    def types(self) -> dict[str, Any]:
+        """Message classes by name, e.g. ``types['sensor_msgs/msg/Image']``."""
+        return self.typestore.types
+
+    def write(self, topic: str, stamp: float, message: Any) -> None:
+        """Append one message recorded at ``stamp`` [s]."""
+        kind = message.__msgtype__
+        if topic not in self._connections:
+            self._connections[topic] = self._writer.add_connection(topic, kind,
+                                                                   typestore=self.typestore)
+        self._writer.write(self._connections[topic], round(stamp * 1e9),
+                           self.typestore.serialize_cdr(message, kind))
+
+    def header(self, stamp: float, frame_id: str = 'camera_optical_frame') -> Any:
+        """Return a ``std_msgs/Header``."""
+        nanoseconds = round(stamp * 1e9)
+        time = self.types['builtin_interfaces/msg/Time'](sec=nanoseconds // 10**9,
+                                                         nanosec=nanoseconds % 10**9)
+        return self.types['std_msgs/msg/Header'](stamp=time, frame_id=frame_id)
+
+    def write_image(self, topic: str, stamp: float, pixels: np.ndarray, *,
+                    encoding: str = '') -> None:
+        """Append an Image; ``pixels`` is (H, W) or (H, W, C), uint8 or uint16."""
+        pixels = np.ascontiguousarray(pixels)
+        channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+        encoding = encoding or ({1: 'mono', 3: 'rgb', 4: 'rgba'}[channels]
+                                + str(8 * pixels.dtype.itemsize))
+        self.write(topic, stamp, self.types['sensor_msgs/msg/Image'](
+            header=self.header(stamp), height=pixels.shape[0], width=pixels.shape[1],
+            encoding=encoding, is_bigendian=0, step=pixels.strides[0],
+            data=pixels.reshape(-1).view(np.uint8)))
+
+    def write_compressed(self, topic: str, stamp: float, data: bytes, *,
+                         format: str = 'rgb8; jpeg compressed bgr8') -> None:
+        """Append a CompressedImage made of the bytes of a JPEG or PNG file."""
+        self.write(topic, stamp, self.types['sensor_msgs/msg/CompressedImage'](
+            header=self.header(stamp), format=format, data=np.frombuffer(data, np.uint8)))
+
+    def write_camera_info(self, topic: str, stamp: float, info: Any) -> None:
+        """Append a CameraInfo made of anything with its fields."""
+        def numbers(values: Any) -> np.ndarray:
+            return np.asarray(values, np.float64)
+        roi = self.types['sensor_msgs/msg/RegionOfInterest'](
+            x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+        self.write(topic, stamp, self.types[INFO_TYPE](
+            header=self.header(stamp), height=info.height, width=info.width,
+            distortion_model=info.distortion_model, d=numbers(info.d), k=numbers(info.k),
+            r=numbers(info.r), p=numbers(info.p), binning_x=0, binning_y=0, roi=roi))
+
+    def write_number(self, topic: str, stamp: float, value: float) -> None:
+        """Append a ``std_msgs/Float64``, e.g. an exposure time [s]."""
+        self.write(topic, stamp, self.types['std_msgs/msg/Float64'](data=float(value)))
+
+
+def _header_stamp(raw: bytes, is_ros2: bool, time: int) -> float:
+    """Read the stamp out of the serialised header that images begin with [s]."""
+    view = memoryview(raw)
+    if is_ros2 and len(view) >= 12:
+        order = '<' if view[1] & 1 else '>'
+        seconds, nanoseconds = np.frombuffer(view[4:12], order + 'u4')
+    elif not is_ros2 and len(view) >= 12:
+        seconds, nanoseconds = np.frombuffer(view[4:12], '<u4')
+    else:
+        return time * 1e-9
+    return float(seconds) + float(nanoseconds) * 1e-9 if seconds or nanoseconds else time * 1e-9
+
+
+def _nothing_in(path: Path) -> str:
+    bags = [p for p in sorted(path.iterdir()) if p.suffix in ('.mcap', '.db3')]
+    if bags:
+        storage = 'mcap' if bags[0].suffix == '.mcap' else 'sqlite3'
+        return (f'{path} has no metadata.yaml (the recorder was probably killed); pass the file '
+                f'{bags[0]} itself or rebuild it with `ros2 bag reindex {path} -s {storage}`.')
+    return (f'{path} holds neither a rosbag (metadata.yaml) nor image files '
+            f'({", ".join(s[1:] for s in IMAGE_SUFFIXES)}); pass the right folder.')
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).rstrip('.')
+    if isinstance(error, AssertionError):
+        reason = 'its structure ends early'
+    if isinstance(error, sqlite3.Error):
+        reason = f'database error: {reason}'
+    files = [path] if path.is_file() else [p for p in path.iterdir()
+                                           if p.suffix in ('.mcap', '.db3')]
+    suffix = files[0].suffix if files else ''
+    step = {'.mcap': f'`mcap recover {files[0] if files else path} -o recovered.mcap`',
+            '.bag': f'`rosbag reindex {path}`',
+            '.db3': f'`sqlite3 {files[0] if files else path} .recover | sqlite3 recovered.db3`',
+            }.get(suffix, 'recording again')
+    return (f'{path} is truncated or damaged ({reason}); recover it with {step} '
+            'and pass the result.')
