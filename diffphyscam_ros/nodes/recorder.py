@@ -1,0 +1,177 @@
+"""
+A second process that subscribes, measures and records: what came over the wire, byte for byte.
+
+Subscriptions are raw: the serialised message goes into the bag as it arrived, so recording costs
+a copy and the file proves what other processes get. Ctrl-C, SIGTERM or the end of ``duration``
+close the bag; it appears under its name only when it is whole.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+import importlib
+import json
+from pathlib import Path
+import shutil
+import signal
+import struct
+import sys
+import time
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import get_typestore, Stores
+
+from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.io.files import write_text
+
+#: Topics of one camera on one vehicle, as rosbag2 names their types.
+TOPICS = {
+    'camera/image_raw': 'sensor_msgs/msg/Image',
+    'camera/camera_info': 'sensor_msgs/msg/CameraInfo',
+    'odom': 'nav_msgs/msg/Odometry',
+    'cmd_vel': 'geometry_msgs/msg/Twist',
+    '/clock': 'rosgraph_msgs/msg/Clock',
+    '/tf': 'tf2_msgs/msg/TFMessage',
+    '/tf_static': 'tf2_msgs/msg/TFMessage',
+}
+
+
+class BagWriter:
+    """A rosbag2 (mcap) of serialised messages that is renamed into place when closed."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a hidden folder beside ``path``."""
+        self.path = Path(path)
+        self.temporary = self.path.with_name(f'.{self.path.name}-{time.time_ns():x}')
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.typestore = get_typestore(Stores.ROS2_JAZZY)
+        self.writer = Writer(self.temporary, version=9, storage_plugin=StoragePlugin.MCAP)
+        self.writer.open()
+        self.connections = {}
+
+    def write(self, topic: str, kind: str, stamp: int, data: bytes) -> None:
+        """Append one message received at ``stamp`` [ns since the epoch]."""
+        if topic not in self.connections:
+            self.connections[topic] = self.writer.add_connection(topic, kind,
+                                                                 typestore=self.typestore)
+        self.writer.write(self.connections[topic], stamp, data)
+
+    def close(self) -> None:
+        """Finish the bag and put it in place of an earlier one."""
+        self.writer.close()
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.temporary.rename(self.path)
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+
+class Recorder(Node):
+    """Subscribes to ``topics``, keeps arrival times and stamps, writes the bag."""
+
+    def __init__(self, topics: dict[str, str], bag: BagWriter | None, *,
+                 context: rclpy.Context | None = None) -> None:
+        """Subscribe to every topic whose message type is installed."""
+        super().__init__('recorder', context=context)
+        self.bag = bag
+        self.arrivals = defaultdict(list)
+        self.missing = []
+        for topic, kind in topics.items():
+            try:
+                message = message_class(kind)
+            except ImportError:
+                self.missing.append(topic)
+                continue
+            qos = QoSProfile(depth=100 if kind != 'sensor_msgs/msg/Image' else 10)
+            if topic == '/tf_static':
+                qos.durability = rclpy.qos.DurabilityPolicy.TRANSIENT_LOCAL
+            resolved = self.resolve_topic_name(topic)
+            stamped = _is_stamped(message)
+            self.create_subscription(
+                message, topic, self._callback(resolved, kind, stamped), qos, raw=True)
+
+    def _callback(self, topic: str, kind: str, stamped: bool) -> Callable[[bytes], None]:
+        def receive(data: bytes) -> None:
+            now = time.time_ns()
+            stamp = _stamp(data) if stamped else None
+            self.arrivals[topic].append((stamp, now))
+            if self.bag:
+                self.bag.write(topic, kind, now, data)
+        return receive
+
+    def drain(self) -> None:
+        """Take what has already arrived."""
+        count = -1
+        while count != (count := sum(map(len, self.arrivals.values()))):
+            for _ in range(20):
+                rclpy.spin_once(self, timeout_sec=0)
+
+    def report(self) -> dict:
+        """Stamps [ns] and arrival times [ns since the epoch] per topic."""
+        return {'topics': dict(self.arrivals), 'missing': self.missing}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Record until ``--duration`` has passed or a signal arrives."""
+    parser = argparse.ArgumentParser(prog='recorder', description=__doc__)
+    parser.add_argument('--bag', type=Path, help='folder of the bag to write')
+    parser.add_argument('--report', type=Path, help='JSON file for stamps and arrival times')
+    parser.add_argument('--duration', type=float, default=float('inf'), help='[s]')
+    parser.add_argument('--topic', nargs=2, action='append', metavar=('NAME', 'TYPE'),
+                        help='record this topic instead of the default ones')
+    options, ros_arguments = parser.parse_known_args(arguments)
+    stopping = []
+    # A signal only sets a flag: the message in hand is finished, then the bag is.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.append(True))
+    rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
+    bag = BagWriter(options.bag) if options.bag else None
+    try:
+        recorder = Recorder(dict(options.topic) if options.topic else TOPICS, bag)
+        print('ready', flush=True)
+        end = time.monotonic() + options.duration
+        while not stopping and time.monotonic() < end:
+            rclpy.spin_once(recorder, timeout_sec=0.05)
+        recorder.drain()
+        if bag:
+            bag.close()
+        if options.report:
+            write_text(options.report, json.dumps(recorder.report()))
+    except ExternalShutdownException:
+        pass
+    except InputError as error:
+        print(f'recorder: {error}', file=sys.stderr)
+        return 2
+    finally:
+        if bag:
+            bag.abort()
+        rclpy.try_shutdown()
+    return 0
+
+
+def message_class(kind: str) -> type:
+    """Import the class of ``package/msg/Name``; ImportError where the package is missing."""
+    package, folder, name = kind.split('/')
+    return getattr(importlib.import_module(f'{package}.{folder}'), name)
+
+
+def _is_stamped(message: type) -> bool:
+    fields = list(message.get_fields_and_field_types().items())
+    return fields[0] == ('header', 'std_msgs/Header') or fields[0][1] == 'builtin_interfaces/Time'
+
+
+def _stamp(data: bytes) -> int:
+    """Stamp [ns] of a CDR message that starts with a Header or a Time."""
+    order = '<' if data[1] & 1 else '>'
+    seconds, rest = struct.unpack_from(f'{order}iI', data, 4)
+    return seconds * 1_000_000_000 + rest
+
+
+if __name__ == '__main__':
+    sys.exit(main())
