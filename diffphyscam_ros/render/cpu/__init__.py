@@ -1,0 +1,1 @@
+"""The rasterisation contract on the CPU: numba kernels with hand-written adjoints."""
