@@ -36,7 +36,7 @@ def clip_triangle(pos, i0, i1, i2, guard_x, guard_y, polygon, scratch):
     """
     Clip a triangle of ``pos`` (V, 4) and return the number of corners left (0 or at least 3).
 
-    ``polygon`` and ``scratch`` are (MAX_CORNERS, 4) float64; the clip-space result is in ``polygon``.
+    ``polygon`` and ``scratch`` are (MAX_CORNERS, 4) float64; ``polygon`` has the result.
     """
     for axis in range(4):
         polygon[0, axis] = pos[i0, axis]

@@ -4,8 +4,8 @@ Which triangle does each pixel see? Tile-binned rasterisation of exact, snapped 
 Vertices are snapped to 1/256 px, and coverage follows the top-left rule in integer arithmetic:
 a pixel centre on an edge shared by two triangles belongs to exactly one of them, so meshes have
 neither cracks nor double hits. Edge functions at pixel centres all have the same value modulo
-256; floor(E / 256) therefore decides exactly and fits 32 bits within a tile, which lets one
-vector instruction test 16 pixels. Depth is z/w, affine on the screen. Every tile is drawn by one
+256; floor(E / 256) therefore decides exactly and fits 32 bits within a tile, so that a block of 4x4
+pixels is tested at once in vector registers. Depth is z/w, affine on the screen. Every tile is drawn by one
 thread in triangle order, so the result does not depend on the number of threads.
 
 The algorithm is that of CudaRaster (Laine and Karras, HPG 2011), reshaped for a CPU's caches.
@@ -21,9 +21,9 @@ from diffphyscam_ros.render.cpu.clip import clip_triangle, GUARD, MAX_CORNERS
 SUBPIXEL = 256
 TILE_WIDTH_LOG2, TILE_HEIGHT_LOG2 = 6, 5
 TILE_WIDTH, TILE_HEIGHT = 1 << TILE_WIDTH_LOG2, 1 << TILE_HEIGHT_LOG2
-#: Pixels tested at once; TILE_WIDTH is a multiple of it.
+#: Pixels tested at once, a block of 4x4.
 LANES = 16
-BLOCKS_PER_ROW = TILE_WIDTH // LANES
+BLOCKS_PER_ROW = TILE_WIDTH // 4
 #: Independent pieces of the triangle list; more than the threads of a large machine.
 CHUNKS = 32
 
@@ -34,6 +34,7 @@ NEEDS_CLIP = NEAR | LEFT | RIGHT | TOP | BOTTOM
 _SATURATED = 1 << 30
 #: z/w at which everything is visible; the far plane itself (1) still is.
 _EMPTY = np.float32(1.0000001)
+_OUTSIDE = np.float32(2)
 
 
 @strict
@@ -69,7 +70,7 @@ def _project(pos, height, width, snapped, depth, start, stop):
         if code & (NEEDS_CLIP | INVALID) == 0:
             snapped[v, 0] = _snap(x, w, half_x)
             snapped[v, 1] = _snap(y, w, half_y)
-            depth[v] = z / w
+            depth[v, 3] = z / w
         snapped[v, 2] = code
 
 
@@ -108,9 +109,9 @@ def _draw(x0, y0, z0, x1, y1, z1, x2, y2, z2, triangle, left, top, right, bottom
     last_y = min((max(y0, y1, y2) - 128) >> 8, bottom - 1)
     if first_x > last_x or first_y > last_y:
         return
-    first_block = (first_x - left) // LANES
-    last_block = (last_x - left) // LANES
-    px, py = left + first_block * LANES, first_y
+    first_bx, last_bx = (first_x - left) >> 2, (last_x - left) >> 2
+    first_by, last_by = (first_y - top) >> 2, (last_y - top) >> 2
+    px, py = left + 4 * first_bx, top + 4 * first_by
     e0, a0, b0 = _edge_at(x0, y0, x1, y1, px, py)
     e1, a1, b1 = _edge_at(x1, y1, x2, y2, px, py)
     e2, a2, b2 = _edge_at(x2, y2, x0, y0, px, py)
@@ -123,38 +124,28 @@ def _draw(x0, y0, z0, x1, y1, z1, x2, y2, z2, triangle, left, top, right, bottom
         py * SUBPIXEL + 128 - y0)
     z_low, z_high = min(z0, z1, z2), max(z0, z1, z2)
     slope_x, slope_y = slope_x * SUBPIXEL, slope_y * SUBPIXEL
-    dz = np.float32(slope_x)
-    for y in range(first_y, last_y + 1):
-        rows = y - first_y
-        z_row = np.float32(z_start + slope_y * rows)
-        r0 = np.int32(e0 + np.int32(b0 * np.int32(rows)))
-        r1 = np.int32(e1 + np.int32(b1 * np.int32(rows)))
-        r2 = np.int32(e2 + np.int32(b2 * np.int32(rows)))
-        for block in range(first_block, last_block + 1):
-            cell = (y - top) * BLOCKS_PER_ROW + block
-            shift = np.int32((block - first_block) * LANES)
-            c0 = np.int32(r0 + np.int32(a0 * shift))
-            c1 = np.int32(r1 + np.int32(a1 * shift))
-            c2 = np.int32(r2 + np.int32(a2 * shift))
-            z_cell = z_row + dz * np.float32(shift)
-            if with_triangle:
-                for lane in range(LANES):
-                    k = np.int32(lane)
-                    edges = (np.int32(c0 + np.int32(a0 * k)) | np.int32(c1 + np.int32(a1 * k))
-                             | np.int32(c2 + np.int32(a2 * k)))
-                    z = min(max(z_cell + dz * np.float32(k), z_low), z_high)
-                    before = tile_depth[cell, lane]
-                    hit = (edges >= 0) & (z < before)
-                    tile_depth[cell, lane] = z if hit else before
-                    tile_triangle[cell, lane] = triangle if hit else tile_triangle[cell, lane]
-            else:
-                for lane in range(LANES):
-                    k = np.int32(lane)
-                    edges = (np.int32(c0 + np.int32(a0 * k)) | np.int32(c1 + np.int32(a1 * k))
-                             | np.int32(c2 + np.int32(a2 * k)))
-                    z = min(max(z_cell + dz * np.float32(k), z_low), z_high)
-                    before = tile_depth[cell, lane]
-                    tile_depth[cell, lane] = z if (edges >= 0) & (z < before) else before
+    dzx, dzy = np.float32(slope_x), np.float32(slope_y)
+    for by in range(first_by, last_by + 1):
+        for bx in range(first_bx, last_bx + 1):
+            cell = by * BLOCKS_PER_ROW + bx
+            sx, sy = np.int32(4 * (bx - first_bx)), np.int32(4 * (by - first_by))
+            c0 = np.int32(e0 + np.int32(np.int32(a0 * sx) + np.int32(b0 * sy)))
+            c1 = np.int32(e1 + np.int32(np.int32(a1 * sx) + np.int32(b1 * sy)))
+            c2 = np.int32(e2 + np.int32(np.int32(a2 * sx) + np.int32(b2 * sy)))
+            z_cell = np.float32(z_start + slope_x * sx + slope_y * sy)
+            for lane in range(LANES):
+                kx, ky = np.int32(lane & 3), np.int32(lane >> 2)
+                edges = (np.int32(c0 + np.int32(np.int32(a0 * kx) + np.int32(b0 * ky)))
+                         | np.int32(c1 + np.int32(np.int32(a1 * kx) + np.int32(b1 * ky)))
+                         | np.int32(c2 + np.int32(np.int32(a2 * kx) + np.int32(b2 * ky))))
+                z = z_cell + (dzx * np.float32(kx) + dzy * np.float32(ky))
+                z = min(max(z, z_low), z_high)
+                z = z if edges >= 0 else _OUTSIDE
+                before = tile_depth[cell, lane]
+                tile_depth[cell, lane] = min(z, before)
+                if with_triangle:
+                    tile_triangle[cell, lane] = (triangle if z < before
+                                                 else tile_triangle[cell, lane])
 
 
 @serial
@@ -182,6 +173,20 @@ def _clip_and_snap(pos, i0, i1, i2, height, width, polygon, scratch, corners, co
     return count
 
 
+@serial
+def _copy_tile(tile, out, left, top, right, bottom, limit):
+    """Write a tile of 4x4 blocks into the image, values cut to ``limit``."""
+    for y in range(top, bottom):
+        row = ((y - top) >> 2) * BLOCKS_PER_ROW
+        lane = ((y - top) & 3) * 4
+        blocks = (right - left) >> 2
+        for block in range(blocks):
+            for k in range(4):
+                out[y, left + 4 * block + k] = min(tile[row + block, lane + k], limit)
+        for x in range(left + 4 * blocks, right):
+            out[y, x] = min(tile[row + blocks, lane + ((x - left) & 3)], limit)
+
+
 @kernel
 def _visibility(pos, tri, height, width, cull, triangle_out, depth_out, with_triangle):
     vertices, triangles = pos.shape[0], tri.shape[0]
@@ -189,7 +194,7 @@ def _visibility(pos, tri, height, width, cull, triangle_out, depth_out, with_tri
     tiles_y = (height + TILE_HEIGHT - 1) >> TILE_HEIGHT_LOG2
     tiles = tiles_x * tiles_y
     snapped = np.empty((vertices, 4), np.int32)
-    depth = np.empty(vertices, np.float32)
+    depth = snapped.view(np.float32)  # column 3
     for chunk in numba.prange(CHUNKS):
         _project(pos, height, width, snapped, depth, chunk * vertices // CHUNKS,
                  (chunk + 1) * vertices // CHUNKS)
@@ -263,8 +268,8 @@ def _visibility(pos, tri, height, width, cull, triangle_out, depth_out, with_tri
                     counts[chunk, tile] += 1
 
     for worker in numba.prange(CHUNKS):
-        tile_depth = np.empty((TILE_HEIGHT * BLOCKS_PER_ROW, LANES), np.float32)
-        tile_triangle = np.empty((TILE_HEIGHT * BLOCKS_PER_ROW, LANES), np.int32)
+        tile_depth = np.empty((TILE_HEIGHT // 4 * BLOCKS_PER_ROW, LANES), np.float32)
+        tile_triangle = np.empty((TILE_HEIGHT // 4 * BLOCKS_PER_ROW, LANES), np.int32)
         polygon, scratch = np.empty((MAX_CORNERS, 4)), np.empty((MAX_CORNERS, 4))
         corners = np.empty((MAX_CORNERS, 2), np.int64)
         corner_depth = np.empty(MAX_CORNERS, np.float32)
@@ -287,17 +292,15 @@ def _visibility(pos, tri, height, width, cull, triangle_out, depth_out, with_tri
                               t, left, top, right, bottom, cull, tile_depth, tile_triangle,
                               with_triangle)
                 else:
-                    _draw(np.int64(snapped[i0, 0]), np.int64(snapped[i0, 1]), depth[i0],
-                          np.int64(snapped[i1, 0]), np.int64(snapped[i1, 1]), depth[i1],
-                          np.int64(snapped[i2, 0]), np.int64(snapped[i2, 1]), depth[i2],
+                    _draw(np.int64(snapped[i0, 0]), np.int64(snapped[i0, 1]), depth[i0, 3],
+                          np.int64(snapped[i1, 0]), np.int64(snapped[i1, 1]), depth[i1, 3],
+                          np.int64(snapped[i2, 0]), np.int64(snapped[i2, 1]), depth[i2, 3],
                           t, left, top, right, bottom, cull, tile_depth, tile_triangle,
                           with_triangle)
-            for y in range(top, bottom):
-                for x in range(left, right):
-                    cell, lane = (y - top) * BLOCKS_PER_ROW + (x - left) // LANES, (x - left) % LANES
-                    depth_out[y, x] = min(tile_depth[cell, lane], np.float32(1))
-                    if with_triangle:
-                        triangle_out[y, x] = tile_triangle[cell, lane]
+            _copy_tile(tile_depth, depth_out, left, top, right, bottom, np.float32(1))
+            if with_triangle:
+                _copy_tile(tile_triangle, triangle_out, left, top, right, bottom,
+                           np.int32(0x7fffffff))
 
 
 def visibility(pos_clip, tri, height, width, *, cull=0, out=None):
