@@ -1,0 +1,394 @@
+"""
+Camera matrix, distortion and board poses from corners, with standard deviations.
+
+Gauss-Newton on the reprojection error (Zhang, A flexible new technique for camera calibration,
+PAMI 2000) with OpenCV's projections and their Jacobians. The normal equations are an arrow, one
+block for the camera and one per view, so that a hundred views cost a hundred 6x6 inverses.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from diffphyscam_ros.calibrate.detect import Detection
+from diffphyscam_ros.calibrate.target import Target
+from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.optics.distortion import COEFFICIENTS
+
+#: candidate -> (ROS distortion model, coefficients that are free)
+CANDIDATES = {
+    'plumb_bob, k1': ('plumb_bob', ('k1',)),
+    'plumb_bob, k1 k2': ('plumb_bob', ('k1', 'k2')),
+    'plumb_bob, k1 k2 p1 p2': ('plumb_bob', ('k1', 'k2', 'p1', 'p2')),
+    'plumb_bob': ('plumb_bob', COEFFICIENTS['plumb_bob']),
+    'rational_polynomial': ('rational_polynomial', COEFFICIENTS['rational_polynomial']),
+    'equidistant': ('equidistant', COEFFICIENTS['equidistant']),
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """Corners of one frame, ready to fit."""
+
+    name: str
+    """For messages to people."""
+    index: int
+    """Of the frame in its recording."""
+    points: np.ndarray
+    """(N, 3) on the board [m]."""
+    corners: np.ndarray
+    """(N, 2) in the image [px]."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A geometric calibration."""
+
+    model: str
+    """ROS distortion model."""
+    free: tuple[str, ...]
+    """Distortion coefficients that were fitted; the others are zero."""
+    size: tuple[int, int]
+    """(height, width) [px]."""
+    intrinsics: np.ndarray
+    """(4 + n,) fx, fy, cx, cy and the distortion coefficients in the model's order."""
+    covariance: np.ndarray
+    """(4 + n, 4 + n); rows of fixed parameters are zero."""
+    poses: np.ndarray
+    """(V, 6) rotation vector [rad] and translation [m]: T_camera_board of each view."""
+    view_rms: np.ndarray
+    """(V,) [px]"""
+    residuals: tuple[np.ndarray, ...]
+    """Per view (N, 2): measured minus projected [px]."""
+
+    @property
+    def rms(self) -> float:
+        """[px] over all corners, as OpenCV defines it."""
+        total = sum(float((r ** 2).sum()) for r in self.residuals)
+        return float(np.sqrt(total / sum(len(r) for r in self.residuals)))
+
+    @property
+    def camera_matrix(self) -> np.ndarray:
+        """K (3, 3) [px]."""
+        fx, fy, cx, cy = self.intrinsics[:4]
+        return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+
+    @property
+    def distortion(self) -> np.ndarray:
+        """Coefficients in the model's order."""
+        return self.intrinsics[4:]
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """Standard deviation of every intrinsic; 0 for fixed ones."""
+        return np.sqrt(np.diag(self.covariance))
+
+
+def make_view(name: str, index: int, target: Target, found: Detection) -> View:
+    """Pair the corners of a detection with their points on the board."""
+    return View(name, index, target.points()[found.ids], found.corners)
+
+
+def project(points: np.ndarray, pose: np.ndarray, intrinsics: np.ndarray, model: str) \
+        -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels (N, 2) with Jacobians (N, 2, 6) of the pose and (N, 2, 4 + n) of the intrinsics."""
+    fx, fy, cx, cy = intrinsics[:4]
+    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+    count = len(points)
+    if model == 'equidistant':
+        pixels, jacobian = cv2.fisheye.projectPoints(
+            points.reshape(-1, 1, 3), pose[:3], pose[3:], K, intrinsics[4:].reshape(4, 1))
+        jacobian = jacobian.reshape(count, 2, 15)
+        return pixels.reshape(-1, 2), jacobian[..., 8:14], jacobian[..., :8]
+    pixels, jacobian = cv2.projectPoints(points, pose[:3], pose[3:], K, intrinsics[4:])
+    jacobian = jacobian.reshape(count, 2, -1)
+    return pixels.reshape(-1, 2), jacobian[..., :6], jacobian[..., 6:10 + len(intrinsics) - 4]
+
+
+def fit(views: Sequence[View], size: tuple[int, int], candidate: str, *,
+        start: Geometry | None = None, fix_aspect: bool = False) -> Geometry:
+    """Fit intrinsics and poses of ``views``; ``start`` saves the search for a first guess."""
+    model, free = CANDIDATES[candidate]
+    names = ('fx', 'fy', 'cx', 'cy', *COEFFICIENTS[model])
+    mask = np.array([n in ('fx', 'fy', 'cx', 'cy') or n in free for n in names])
+    if start is None or start.model != model:
+        intrinsics, poses = _first_guess(views, size, model, start)
+    else:
+        intrinsics, poses = start.intrinsics.copy(), start.poses.copy()
+    intrinsics[4:][~mask[4:]] = 0
+    basis = np.eye(len(names))[:, mask]
+    if fix_aspect:
+        basis[:, 0] += basis[:, 1]
+        basis = np.delete(basis, 1, 1)
+        intrinsics[:2] = intrinsics[:2].mean()
+    damping = 1e-4
+    cost = _cost(views, poses, intrinsics, model)
+    for _ in range(60):
+        hessian, gradient, blocks = _normal_equations(views, poses, intrinsics, model, basis)
+        step, pose_steps = _solve(hessian, gradient, blocks, damping)
+        trial, trial_poses = intrinsics + basis @ step, poses + pose_steps
+        trial_cost = _cost(views, trial_poses, trial, model)
+        if trial_cost <= cost:
+            done = cost - trial_cost < 1e-10 * cost
+            intrinsics, poses, cost = trial, trial_poses, trial_cost
+            damping = max(damping / 10, 1e-12)
+            if done:
+                break
+        else:
+            damping *= 10
+            if damping > 1e8:
+                break
+    residuals = tuple(v.corners - project(v.points, p, intrinsics, model)[0]
+                      for v, p in zip(views, poses, strict=True))
+    count = sum(r.size for r in residuals)
+    freedom = max(1, count - basis.shape[1] - 6 * len(views))
+    hessian, gradient, blocks = _normal_equations(views, poses, intrinsics, model, basis)
+    reduced = hessian - sum(c.T @ np.linalg.solve(p, c) for p, c, _ in blocks)
+    scale = np.sqrt(np.diag(reduced).clip(1e-300))
+    covariance = np.linalg.pinv(reduced / np.outer(scale, scale), rcond=1e-14) / np.outer(
+        scale, scale) * (cost / freedom)
+    return Geometry(model, free, size, intrinsics, basis @ covariance @ basis.T, poses,
+                    np.array([np.sqrt((r ** 2).sum(1).mean()) for r in residuals]), residuals)
+
+
+def fit_pose(view: View, intrinsics: np.ndarray, model: str, *,
+             start: np.ndarray | None = None) -> np.ndarray:
+    """Pose (6,) of a view with known intrinsics."""
+    pose = _pnp(view, intrinsics, model) if start is None else start.copy()
+    damping, cost = 1e-6, _cost([view], pose[None], intrinsics, model)
+    for _ in range(30):
+        pixels, jacobian, _ = project(view.points, pose, intrinsics, model)
+        J = jacobian.reshape(-1, 6)
+        hessian = J.T @ J
+        step = np.linalg.solve(hessian + damping * np.diag(np.diag(hessian)),
+                               J.T @ (view.corners - pixels).ravel())
+        trial = _cost([view], (pose + step)[None], intrinsics, model)
+        if trial < cost:
+            small = cost - trial < 1e-10 * cost
+            pose, cost, damping = pose + step, trial, damping / 10
+            if small:
+                break
+        else:
+            damping *= 10
+            if damping > 1e6:
+                break
+    return pose
+
+
+def held_out_rms(views: Sequence[View], size: tuple[int, int], candidate: str, *,
+                 folds: int = 4, start: Geometry | None = None) -> float:
+    """[px] Error of views that the intrinsics were not fitted to (their poses are)."""
+    total, count = 0.0, 0
+    for fold in range(min(folds, len(views))):
+        train = [v for i, v in enumerate(views) if i % folds != fold]
+        test = [v for i, v in enumerate(views) if i % folds == fold]
+        geometry = fit(train, size, candidate)
+        for view in test:
+            pose = fit_pose(view, geometry.intrinsics, geometry.model)
+            error = view.corners - project(view.points, pose, geometry.intrinsics,
+                                           geometry.model)[0]
+            total += float((error ** 2).sum())
+            count += len(error)
+    return float(np.sqrt(total / max(count, 1)))
+
+
+def choose_model(views: Sequence[View], size: tuple[int, int], model: str | None) \
+        -> tuple[str, dict[str, float]]:
+    """
+    Choose a candidate by held-out error: the simplest within 1 % of the best.
+
+    :param model: a ROS distortion model to keep to, or None for any.
+    :return: its name and the held-out error of every candidate [px].
+    """
+    errors: dict[str, float] = {}
+    for name, (kind, _) in CANDIDATES.items():
+        if model not in (None, kind) or (model is None and len(views) < 6 and len(errors) >= 3):
+            continue
+        try:
+            errors[name] = held_out_rms(views, size, name)
+        except (cv2.error, np.linalg.LinAlgError):
+            errors[name] = float('inf')
+    best = min(errors.values())
+    if not np.isfinite(best):
+        raise InputError('no lens model could be fitted to the corners; record more views with '
+                         'the board tilted and in all parts of the image.')
+    return next(n for n, e in errors.items() if e <= 1.01 * best), errors
+
+
+def calibrate(views: Sequence[View], size: tuple[int, int], *, model: str | None = None,
+              fix_aspect: bool = False) \
+        -> tuple[Geometry, list[View], list[tuple[View, float]], dict[str, float]]:
+    """
+    Choose the model, reject outlier views, fit.
+
+    :return: geometry, the views kept, rejected views with their error [px], and the held-out
+        error of every candidate model [px].
+    """
+    check_variety(views, size)
+    kept, rejected = list(views), []
+    candidate, errors = choose_model(kept, size, model)
+    geometry = fit(kept, size, candidate, fix_aspect=fix_aspect)
+    while len(kept) > 4:
+        limit = 3 * float(np.median(geometry.view_rms)) + 0.2
+        worst = int(geometry.view_rms.argmax())
+        if geometry.view_rms[worst] <= limit:
+            break
+        rejected.append((kept[worst], float(geometry.view_rms[worst])))
+        del kept[worst]
+        geometry = fit(kept, size, candidate, fix_aspect=fix_aspect)
+    if rejected:
+        candidate, errors = choose_model(kept, size, model)
+        geometry = fit(kept, size, candidate, fix_aspect=fix_aspect)
+    if not np.isfinite(geometry.intrinsics).all() or geometry.intrinsics[:2].min() <= 0:
+        raise InputError('the corners do not determine a camera; record the board tilted by 20 '
+                         'to 45 degrees to all sides and in all parts of the image.')
+    if geometry.sigma[0] > 0.05 * geometry.intrinsics[0]:
+        raise InputError(
+            f'the focal length is uncertain by {geometry.sigma[0] / geometry.intrinsics[0]:.0%}: '
+            'all views show the board alike; record it tilted by 20 to 45 degrees to all sides.')
+    return geometry, kept, rejected, errors
+
+
+def check_variety(views: Sequence[View], size: tuple[int, int]) -> None:
+    """Raise InputError when the views are too few or all alike."""
+    if len(views) < 3:
+        raise InputError(f'only {len(views)} usable view{"s" if len(views) != 1 else ""} of the '
+                         'board; record at least 3, better 15 to 40, from different angles.')
+    shapes = []
+    for view in views:
+        H, _ = cv2.findHomography(view.points[:, :2], view.corners)
+        if H is not None:
+            corner = np.array([[[0, 0], [1, 0], [1, 1], [0, 1]]], float) * np.ptp(
+                view.points[:, :2], axis=0)
+            quad = cv2.perspectiveTransform(corner, H)[0]
+            quad = quad - quad.mean(0)
+            shapes.append(quad / np.sqrt((quad ** 2).sum(1).mean()))
+    # Turn each outline upright: neither place, size nor roll of the board tell the focal length.
+    turned = []
+    for quad in shapes:
+        angle = np.arctan2(*(quad[1] - quad[0])[::-1])
+        c, s = np.cos(-angle), np.sin(-angle)
+        turned.append(quad @ np.array([[c, s], [-s, c]]))
+    spread = float(np.std(np.array(turned), axis=0).max()) if turned else 0.0
+    if spread < 0.01:
+        raise InputError(
+            f'all {len(views)} views show the board the same way (its outline varies by '
+            f'{100 * spread:.1f} %), so the focal length cannot be told; record it tilted by '
+            '20 to 45 degrees to all sides, near and far, and in the corners of the image.')
+
+
+def distortion_offset(geometry: Geometry, pixels: np.ndarray) -> np.ndarray:
+    """[px] How far the lens moves the pinhole image of each pixel (N, 2)."""
+    fx, fy, cx, cy = geometry.intrinsics[:4]
+    flat = np.concatenate([(pixels - [cx, cy]) / [fx, fy], np.ones((len(pixels), 1))], 1)
+    return project(flat, np.zeros(6), geometry.intrinsics, geometry.model)[0] - pixels
+
+
+def image_sigma(geometry: Geometry, pixels: np.ndarray) -> np.ndarray:
+    """[px] (N,) standard deviation of the image of the rays through ``pixels`` (N, 2)."""
+    fx, fy, cx, cy = geometry.intrinsics[:4]
+    flat = np.concatenate([(pixels - [cx, cy]) / [fx, fy], np.ones((len(pixels), 1))], 1)
+    _, pose, jacobian = project(flat * 1.0, np.zeros(6), geometry.intrinsics, geometry.model)
+    # A turn of the camera is no error of the lens: take the part that rotations cannot explain.
+    R = pose[..., :3].reshape(-1, 3)
+    J = jacobian.reshape(len(R), -1)
+    J = J - R @ np.linalg.lstsq(R, J, rcond=None)[0]
+    return np.sqrt(np.einsum('ij,jk,ik->i', J, geometry.covariance, J).clip(0)
+                   .reshape(-1, 2).sum(1))
+
+
+def _first_guess(views: Sequence[View], size: tuple[int, int], model: str,
+                 start: Geometry | None) -> tuple[np.ndarray, np.ndarray]:
+    height, width = size
+    count = len(COEFFICIENTS[model])
+    if start is not None:
+        f = start.intrinsics[:4]
+    else:
+        objects = [v.points.astype(np.float32) for v in views]
+        images = [v.corners.astype(np.float32) for v in views]
+        try:
+            flags = (cv2.CALIB_FIX_PRINCIPAL_POINT | cv2.CALIB_ZERO_TANGENT_DIST
+                     | cv2.CALIB_FIX_K2 | cv2.CALIB_FIX_K3 | cv2.CALIB_FIX_ASPECT_RATIO
+                     | cv2.CALIB_USE_INTRINSIC_GUESS)
+            options = []
+            for ratio in (0.6, 1.0, 1.8):
+                K = np.array([[ratio * width, 0, (width - 1) / 2],
+                              [0, ratio * width, (height - 1) / 2], [0, 0, 1.0]])
+                rms, K, D, _, _ = cv2.calibrateCamera(objects, images, (width, height), K,
+                                                      np.zeros(5), flags=flags)
+                options.append((rms, K[0, 0], K[1, 1], K[0, 2], K[1, 2], D.ravel()[0]))
+            f = np.array(min(options)[1:5])
+            first = min(options)[5]
+        except cv2.error:
+            f, first = np.array([width, width, (width - 1) / 2, (height - 1) / 2], float), 0.0
+    intrinsics = np.r_[f, np.zeros(count)]
+    if start is None and model != 'equidistant':
+        intrinsics[4] = first
+    if model == 'equidistant':
+        options = []
+        for ratio in (1.0, 0.7, 0.45, 0.3):
+            guess = intrinsics.copy()
+            guess[:2] *= ratio
+            try:
+                poses = np.array([_pnp(v, guess, model) for v in views])
+                options.append((_cost(views, poses, guess, model), ratio, guess, poses))
+            except cv2.error:
+                continue
+        _, _, intrinsics, poses = min(options, key=lambda o: o[:2])
+        return intrinsics, poses
+    return intrinsics, np.array([_pnp(v, intrinsics, model) for v in views])
+
+
+def _pnp(view: View, intrinsics: np.ndarray, model: str) -> np.ndarray:
+    fx, fy, cx, cy = intrinsics[:4]
+    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+    corners = view.corners.reshape(-1, 1, 2)
+    if model == 'equidistant':
+        corners, D = cv2.fisheye.undistortPoints(corners, K, intrinsics[4:].reshape(4, 1), P=K), \
+            None
+    else:
+        D = intrinsics[4:]
+    _, rotations, translations, errors = cv2.solvePnPGeneric(
+        view.points, corners, K, D, flags=cv2.SOLVEPNP_IPPE)
+    best = int(np.argmin(np.asarray(errors).ravel()))
+    return np.r_[rotations[best].ravel(), translations[best].ravel()]
+
+
+def _cost(views: Sequence[View], poses: np.ndarray, intrinsics: np.ndarray, model: str) -> float:
+    total = 0.0
+    for view, pose in zip(views, poses, strict=True):
+        error = view.corners - project(view.points, pose, intrinsics, model)[0]
+        total += float((error ** 2).sum())
+    return total if np.isfinite(total) else float('inf')
+
+
+def _normal_equations(views, poses, intrinsics, model, basis):
+    """Camera block, its gradient, and per view (pose block, coupling, gradient)."""
+    hessian = np.zeros((basis.shape[1],) * 2)
+    gradient, blocks = np.zeros(basis.shape[1]), []
+    for view, pose in zip(views, poses, strict=True):
+        pixels, A, B = project(view.points, pose, intrinsics, model)
+        r = (view.corners - pixels).ravel()
+        A, B = A.reshape(-1, 6), B.reshape(len(r), -1) @ basis
+        hessian += B.T @ B
+        gradient += B.T @ r
+        blocks.append((A.T @ A, A.T @ B, A.T @ r))
+    return hessian, gradient, blocks
+
+
+def _solve(hessian, gradient, blocks, damping):
+    """One damped step by the Schur complement of the pose blocks."""
+    reduced = hessian + damping * np.diag(np.diag(hessian))
+    right = gradient.copy()
+    factors = []
+    for block, coupling, g in blocks:
+        inverse = np.linalg.inv(block + damping * np.diag(np.diag(block)))
+        reduced = reduced - coupling.T @ inverse @ coupling
+        right -= coupling.T @ inverse @ g
+        factors.append(inverse)
+    scale = np.sqrt(np.diag(reduced).clip(1e-300))
+    step = np.linalg.lstsq(reduced / np.outer(scale, scale), right / scale, rcond=1e-13)[0] / scale
+    return step, np.array([inverse @ (g - coupling @ step) for inverse, (_, coupling, g)
+                           in zip(factors, blocks, strict=True)])
