@@ -41,7 +41,7 @@ TOPICS = {
 }
 
 
-class BagWriter:
+class RawBag:
     """A rosbag2 (mcap) of serialised messages that is renamed into place when closed."""
 
     def __init__(self, path: Path) -> None:
@@ -75,7 +75,7 @@ class BagWriter:
 class Recorder(Node):
     """Subscribes to ``topics``, keeps arrival times and stamps, writes the bag."""
 
-    def __init__(self, topics: dict[str, str], bag: BagWriter | None, *,
+    def __init__(self, topics: dict[str, str], bag: RawBag | None, *,
                  context: rclpy.Context | None = None) -> None:
         """Subscribe to every topic whose message type is installed."""
         super().__init__('recorder', context=context)
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.append(True))
     rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
-    bag = BagWriter(options.bag) if options.bag else None
+    bag = RawBag(options.bag) if options.bag else None
     try:
         recorder = Recorder(dict(options.topic) if options.topic else TOPICS, bag)
         print('ready', flush=True)
