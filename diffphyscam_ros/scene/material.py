@@ -22,5 +22,8 @@ class Material:
     alpha: Tensor | None = None
     """(H, W, 1) coverage, cut at ``alpha_cutoff``; None is opaque."""
     alpha_cutoff: float = 0.5
+    specular: float = 1.0
+    """Weight of the dielectric reflection in [0, 1]; 0 leaves a pure Lambert surface."""
     double_sided: bool = True
+    """Back faces are lit with their normal turned; else they are not drawn."""
     name: str = ''

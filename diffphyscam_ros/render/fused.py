@@ -1,0 +1,181 @@
+"""The CPU renderer without gradients: stages the scene, then one compiled pass per image."""
+
+from dataclasses import dataclass
+import math
+
+import numpy as np
+import torch
+
+from diffphyscam_ros.geometry import clip_from_optical
+from diffphyscam_ros.render import environment as environments
+from diffphyscam_ros.render.cpu.visibility import visibility
+from diffphyscam_ros.render.deferred import shade
+from diffphyscam_ros.render.pack import check, Geometry, MaterialTable, pack_geometry, \
+    pack_materials
+from diffphyscam_ros.render.shadow import SunShadows, texel_matrices
+from diffphyscam_ros.render.staging import gather_triangles, in_frustum, transform_vertices
+from diffphyscam_ros.scene.light import DirectionalLight, Environment, PointLight, SpotLight
+from diffphyscam_ros.scene.scene import Scene
+
+_NONE2, _NONE3 = np.empty((0, 0), np.float32), np.empty((0, 0, 3), np.float32)
+_NONE_INT = np.empty((0, 0), np.int32)
+
+
+@dataclass(frozen=True)
+class PackedLighting:
+    """An environment's filtered maps in flat arrays."""
+
+    irradiance: np.ndarray
+    texels: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+
+
+@dataclass
+class Picture:
+    """One image as arrays; what was not asked for is empty."""
+
+    radiance: np.ndarray
+    depth: np.ndarray
+    normal: np.ndarray
+    instance: np.ndarray
+
+
+def pack_lighting(environment: Environment | None) -> PackedLighting:
+    """Filter an environment and lay it out; None is black."""
+    if environment is None:
+        environment = Environment(torch.zeros(4, 8, 3))
+    lighting = environments.prepare(Environment(environment.radiance.detach().float().cpu()))
+    sizes = np.array([m.shape[0] - 2 for m in lighting.reflections], np.int64)
+    areas = (sizes + 2) ** 2
+    texels = np.zeros((int(areas.sum()), 4), np.float32)
+    texels[:, :3] = torch.cat([m.reshape(-1, 3) for m in lighting.reflections]).numpy()
+    return PackedLighting(lighting.irradiance.numpy(), texels, np.cumsum(areas) - areas, sizes)
+
+
+class FusedRenderer:
+    """Renders one scene on the CPU; geometry, textures and resting shadows are kept."""
+
+    def __init__(self, scene: Scene) -> None:
+        check(scene)
+        self._source = scene
+        self.geometry: Geometry = pack_geometry(scene)
+        self.materials: MaterialTable = pack_materials(scene.materials)
+        count = len(self.geometry.positions)
+        self.world = np.zeros((count, 3), np.float32)
+        self.world_normals = np.zeros((count, 3), np.float32)
+        self.clip = np.zeros((count, 4), np.float32)
+        self.centers = np.zeros((len(scene.instances), 3))
+        self.radii = np.zeros(len(scene.instances))
+        self.flip = np.zeros(len(scene.instances), bool)
+        self.shadows = SunShadows(self.geometry)
+        self.albedo = environments.directional_albedo().numpy()
+        self._lighting: tuple[Environment | None, PackedLighting] | None = None
+        self._last = np.full((len(scene.instances), 3, 4), np.nan)
+        self._triangles = np.empty_like(self.geometry.triangles)
+        self._owner = np.empty(len(self.geometry.triangles), np.int32)
+
+    def fits(self, scene: Scene) -> bool:
+        """Whether a scene has the very meshes, materials and instances packed here."""
+        mine = self._source
+        return (scene.meshes is mine.meshes and scene.materials is mine.materials
+                and scene.instances is mine.instances)
+
+    def place(self, T_world_instance: np.ndarray) -> np.ndarray:
+        """Take new transforms (I, 4, 4); return which instances moved (I,) bool."""
+        T = T_world_instance[:, :3]
+        moved = (T != self._last).any((1, 2))
+        if moved.any():
+            self._last = T.copy()
+            linear = T[:, :, :3]
+            center = np.einsum('irc,ic->ir', linear, self.geometry.bounds[:, :3]) + T[:, :, 3]
+            self.centers = np.where(moved[:, None], center, self.centers)
+            scale = np.linalg.norm(linear, axis=1).max(1)
+            self.radii = np.where(moved, self.geometry.bounds[:, 3] * scale, self.radii)
+            self.flip = np.linalg.det(linear) < 0
+            self._normal_matrix = _cofactors(linear).astype(np.float32)
+        return moved
+
+    def render(self, camera_matrix: np.ndarray, T_camera_world: np.ndarray,
+               size: tuple[int, int], T_world_instance: np.ndarray, *, near: float, far: float,
+               environment: Environment | None, sun: DirectionalLight | None,
+               lights: tuple[PointLight | SpotLight, ...] = (), normals: bool = False, instances: bool = False) -> Picture:
+        """Draw one view; see ``View`` for the camera."""
+        height, width = size
+        moved = self.place(T_world_instance)
+        projection = clip_from_optical(torch.from_numpy(camera_matrix), size, near=near,
+                                       far=far).numpy()
+        T_clip_world = projection @ T_camera_world
+        visible = in_frustum(T_clip_world, self.centers, self.radii)
+        g = self.geometry
+        transform_vertices(g.positions, g.normals, g.vertex_instance, self._last,
+                           self._normal_matrix, moved, visible, T_clip_world, self.world,
+                           self.world_normals, self.clip)
+        chosen = np.flatnonzero(visible)
+        counts = (g.triangle_start[1:] - g.triangle_start[:-1])[chosen]
+        total = int(counts.sum())
+        triangles, owner = self._triangles[:total], self._owner[:total]
+        gather_triangles(g.triangles, g.triangle_start, chosen, np.cumsum(counts) - counts,
+                         triangles, owner)
+        index, _ = visibility(self.clip, triangles, height, width)
+        rotation = T_camera_world[:3, :3].T
+        eye = -rotation @ T_camera_world[:3, 3]
+        lighting = self._light(environment)
+        sun_row, maps, matrices = self._sun(sun, eye, rotation[:, 2], moved)
+        out = Picture(np.empty((height, width, 3), np.float32),
+                      np.empty((height, width), np.float32),
+                      np.empty((height, width, 3), np.float32) if normals else _NONE3,
+                      np.empty((height, width), np.int32) if instances else _NONE_INT)
+        shade(index, triangles, owner, self.clip, self.world, self.world_normals, g.uvs, g.colors,
+              g.material, g.colored, self.flip, self.materials.constants, self.materials.textures,
+              self.materials.texels, self.materials.offsets, self.materials.sizes,
+              rotation @ np.linalg.inv(camera_matrix), eye, sun_row, maps, matrices,
+              light_table(lights, eye), lighting.irradiance, lighting.texels,
+              lighting.offsets, lighting.sizes, self.albedo, _NONE2, out.radiance, out.depth,
+              out.normal, out.instance)
+        return out
+
+    def _light(self, environment: Environment | None) -> PackedLighting:
+        if self._lighting is None or self._lighting[0] is not environment:
+            self._lighting = (environment, pack_lighting(environment))
+        return self._lighting[1]
+
+    def _sun(self, sun: DirectionalLight | None, eye: np.ndarray, forward: np.ndarray,
+             moved: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        row = np.zeros(8, np.float32)
+        if sun is None:
+            return row, np.ones((0, 1, 1), np.float32), np.zeros((0, 3, 5), np.float32)
+        toward = -sun.direction.detach().double().cpu().numpy()
+        toward = toward / np.linalg.norm(toward)
+        row[:3], row[3:6] = toward, sun.irradiance.detach().cpu().numpy()
+        row[6], row[7] = math.cos(sun.angular_radius), 1
+        maps, matrices = self.shadows.update(toward, eye, forward, self.world, self.centers,
+                                             self.radii, moved)
+        return row, maps, texel_matrices(matrices, eye)
+
+
+def light_table(lights: tuple[PointLight | SpotLight, ...], eye: np.ndarray) -> np.ndarray:
+    """
+    Rows (L, 12): position relative to the eye, intensity, direction, cone scale, offset, spot?
+
+    The cone's edge is glTF's: (cos(angle) * scale + offset) clamped to [0, 1], squared.
+    """
+    table = np.zeros((len(lights), 12), np.float32)
+    for row, light in zip(table, lights, strict=True):
+        row[:3] = light.position.detach().double().cpu().numpy() - eye
+        row[3:6] = light.intensity.detach().cpu().numpy()
+        row[10] = 1
+        if isinstance(light, SpotLight):
+            direction = light.direction.detach().double().cpu().numpy()
+            row[6:9] = direction / np.linalg.norm(direction)
+            inner, outer = math.cos(light.inner_angle), math.cos(light.outer_angle)
+            row[9] = 1 / max(inner - outer, 1e-4)
+            row[10] = -outer * row[9]
+    return table
+
+
+def _cofactors(linear: np.ndarray) -> np.ndarray:
+    """Matrices (I, 3, 3) that turn normals: the inverse transpose times the determinant's size."""
+    a, b, c = linear[:, 0], linear[:, 1], linear[:, 2]
+    rows = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], 1)
+    return rows * np.where(np.linalg.det(linear) < 0, -1, 1)[:, None, None]

@@ -1,0 +1,213 @@
+"""
+Sun shadows: nested depth maps around the camera, filtered where they are read.
+
+Each map is three times as wide as the one inside it, so that a texel stays near a pixel's
+footprint from 0.3 m to the horizon. Maps stand still on a grid while the camera moves within a
+cell; then only moving objects are drawn again, into a copy of the map of everything at rest. The
+picture does not depend on which objects counted as moving.
+
+Filter and bias: percentage-closer filtering over a 2-texel box (Reeves et al., SIGGRAPH 1987),
+receivers offset along their normal (Holbert, GDC 2011).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffphyscam_ros.kernels import inline
+from diffphyscam_ros.render.cpu.visibility import depth_map
+from diffphyscam_ros.render.pack import Geometry
+from diffphyscam_ros.render.staging import gather_triangles, project_light
+
+#: Texels along the sides of each map.
+SIZE = 1024
+#: [m] half width of the finest map, and how much wider each next one is.
+FINEST, RATIO = 1.2, 3.0
+MAX_MAPS = 5
+#: Width of the filter's box and offset along the normal, in texels.
+NORMAL_OFFSET = 1.6
+_TILE = 64
+
+_ONE, _HALF, _TWO = np.float32(1), np.float32(0.5), np.float32(2)
+_QUARTER = np.float32(0.25)
+
+
+def light_basis(to_sun: np.ndarray) -> np.ndarray:
+    """Rows: right, up, towards the sun (3, 3) float64."""
+    toward = to_sun / np.linalg.norm(to_sun)
+    helper = np.array([0., 0., 1.]) if abs(toward[2]) < 0.95 else np.array([1., 0., 0.])
+    right = np.cross(helper, toward)
+    right /= np.linalg.norm(right)
+    return np.stack([right, np.cross(toward, right), toward])
+
+
+@dataclass
+class _Map:
+    """One depth map: of what rests, and with what moves drawn over it."""
+
+    key: tuple
+    matrix: np.ndarray
+    rest: np.ndarray
+    full: np.ndarray
+    dirty: list
+
+
+class SunShadows:
+    """Depth maps of one scene under one sun, kept between frames."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        self.geometry = geometry
+        self.moving = np.zeros(len(geometry.material), bool)
+        self.maps: list[_Map | None] = [None] * MAX_MAPS
+        self.clip = np.zeros((len(geometry.positions), 4), np.float32)
+        self.revision = 0
+        self._direction = np.zeros(3)
+        self._empty = np.ones((1, 1, 1), np.float32)
+        self._stack = np.empty((0, SIZE, SIZE), np.float32)
+
+    def update(self, to_sun: np.ndarray, eye: np.ndarray, forward: np.ndarray,
+               world: np.ndarray, centers: np.ndarray, radii: np.ndarray, moved: np.ndarray
+               ) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Bring the maps up to date: (maps (K, S, S), world-to-texel matrices (K, 3, 4)).
+
+        :param centers, radii: (I, 3), (I,) bounding spheres in the world [m].
+        :param moved: (I,) bool, whose transform differs from the last frame's.
+        """
+        if not np.array_equal(to_sun, self._direction):
+            self._direction = to_sun.copy()
+            self.maps = [None] * MAX_MAPS
+        if not len(centers):
+            return self._empty[:0], np.zeros((0, 3, 4))
+        if (moved & ~self.moving).any():
+            self.moving |= moved
+            self.maps = [None] * MAX_MAPS
+        basis = light_basis(to_sun)
+        centers_light = centers @ basis.T
+        reach = np.linalg.norm(centers - eye, axis=1) + radii
+        count = 1
+        while count < MAX_MAPS and FINEST * RATIO ** (count - 1) < reach.max():
+            count += 1
+        depth_range = 2.0 ** np.ceil(np.log2(max(reach.max() * 1.5, 1.0)))
+        if len(self._stack) != count:
+            self._stack = np.ones((count, SIZE, SIZE), np.float32)
+            self.maps = [None] * MAX_MAPS
+        matrices = np.empty((count, 3, 4))
+        for level in range(count):
+            self._update_map(level, basis, eye, forward, depth_range, world, centers_light, radii)
+            matrices[level] = self.maps[level].matrix
+        return self._stack, matrices
+
+    def _update_map(self, level: int, basis: np.ndarray, eye: np.ndarray, forward: np.ndarray,
+                    depth_range: float, world: np.ndarray, centers: np.ndarray,
+                    radii: np.ndarray) -> None:
+        extent = FINEST * RATIO ** level
+        step = extent / 4
+        cell = np.round((basis @ (eye + 0.55 * extent * forward)) / step)
+        key = (tuple(cell), depth_range)
+        here = self.maps[level]
+        near = (np.abs(centers[:, :2] - cell[:2] * step) < extent + radii[:, None]).all(1)
+        if here is None or here.key != key:
+            matrix = np.zeros((3, 4))
+            matrix[:2, :3] = basis[:2] / extent
+            matrix[:2, 3] = -cell[:2] * step / extent
+            matrix[2, :3] = -basis[2] / depth_range
+            matrix[2, 3] = cell[2] * step / depth_range
+            full = self._stack[level]
+            rest = here.rest if here is not None else np.empty_like(full)
+            self._draw(np.flatnonzero(near & ~self.moving), matrix, world, rest, SIZE, SIZE)
+            full[...] = rest
+            here = self.maps[level] = _Map(key, matrix, rest, full, [])
+        for y0, y1, x0, x1 in here.dirty:
+            here.full[y0:y1, x0:x1] = here.rest[y0:y1, x0:x1]
+        here.dirty = []
+        movers = np.flatnonzero(near & self.moving)
+        if not len(movers):
+            return
+        texel = SIZE / (2 * extent)
+        low = (centers[movers, :2] - radii[movers, None] - cell[:2] * step).min(0) * texel
+        high = (centers[movers, :2] + radii[movers, None] - cell[:2] * step).max(0) * texel
+        x0, y0 = np.clip((low + SIZE / 2) // _TILE * _TILE, 0, SIZE).astype(int)
+        x1, y1 = np.clip(-(-(high + SIZE / 2) // _TILE) * _TILE, 0, SIZE).astype(int)
+        if x1 <= x0 or y1 <= y0:
+            return
+        # The same lattice, seen through a window: scale and shift are exact powers and halves.
+        window = here.matrix.copy()
+        for row, (a, b) in enumerate(((x0, x1), (y0, y1))):
+            window[row] *= SIZE / (b - a)
+            window[row, 3] += (SIZE - a - b) / (b - a)
+        drawn = self._draw(movers, window, world, None, y1 - y0, x1 - x0)
+        np.minimum(here.full[y0:y1, x0:x1], drawn, out=here.full[y0:y1, x0:x1])
+        here.dirty = [(y0, y1, x0, x1)]
+
+    def _draw(self, chosen: np.ndarray, matrix: np.ndarray, world: np.ndarray,
+              out: np.ndarray | None, height: int, width: int) -> np.ndarray:
+        geometry = self.geometry
+        counts = (geometry.triangle_start[1:] - geometry.triangle_start[:-1])[chosen]
+        first = np.cumsum(counts) - counts
+        triangles = np.empty((int(counts.sum()), 3), np.int32)
+        owner = np.empty(len(triangles), np.int32)
+        project_light(world, geometry.vertex_start, chosen, matrix, self.clip)
+        gather_triangles(geometry.triangles, geometry.triangle_start, chosen, first, triangles,
+                         owner)
+        return depth_map(self.clip, triangles, height, width, out=out)
+
+
+@inline
+def sunlit(maps, matrices, x, y, z, nx, ny, nz, slope):
+    """
+    Fraction of the sun seen from a point, 0 to 1.
+
+    :param maps: (K, S, S) depth, finest first.
+    :param matrices: (K, 3, 5) float32 to texels and depth; the last column is the texel size.
+    :param slope: sine of the angle between the normal and the sun.
+    """
+    count, size = maps.shape[0], maps.shape[1]
+    for k in range(count):
+        m = matrices[k]
+        offset = m[0, 4] * slope
+        px = x + nx * offset
+        py = y + ny * offset
+        pz = z + nz * offset
+        tx = m[0, 0] * px + m[0, 1] * py + m[0, 2] * pz + m[0, 3]
+        ty = m[1, 0] * px + m[1, 1] * py + m[1, 2] * pz + m[1, 3]
+        if tx > _TWO and ty > _TWO and tx < size - 2 and ty < size - 2:
+            depth = m[2, 0] * px + m[2, 1] * py + m[2, 2] * pz + m[2, 3]
+            i, j = int(tx), int(ty)
+            fx, fy = tx - np.float32(i), ty - np.float32(j)
+            lit = np.float32(0)
+            for dj in range(-1, 2):
+                row = np.float32(0)
+                if maps[k, j + dj, i - 1] >= depth:
+                    row += _ONE - fx
+                if maps[k, j + dj, i] >= depth:
+                    row += _ONE
+                if maps[k, j + dj, i + 1] >= depth:
+                    row += fx
+                weight = _ONE
+                if dj < 0:
+                    weight = _ONE - fy
+                elif dj > 0:
+                    weight = fy
+                lit += weight * row
+            return lit * _QUARTER
+    return _ONE
+
+
+def texel_matrices(matrices: np.ndarray, eye: np.ndarray, depth_bias: float = 0.4) -> np.ndarray:
+    """
+    Affine maps from points relative to the eye to texels and depth, (K, 3, 5) float32.
+
+    :param matrices: (K, 3, 4) from ``SunShadows.update``.
+    :param depth_bias: in texels.
+    """
+    out = np.zeros((len(matrices), 3, 5))
+    for o, m in zip(out, matrices, strict=True):
+        offset = m[:, :3] @ eye + m[:, 3]
+        o[:2, :3] = m[:2, :3] * (SIZE / 2)
+        o[:2, 3] = (offset[:2] + 1) * (SIZE / 2)
+        texel = 2 / (SIZE * np.linalg.norm(m[0, :3]))
+        o[2, :3] = m[2, :3]
+        o[2, 3] = offset[2] - depth_bias * texel * np.linalg.norm(m[2, :3])
+        o[:, 4] = NORMAL_OFFSET * texel
+    return out.astype(np.float32)
