@@ -88,7 +88,7 @@ def to_mapping(value: Any) -> Any:
         return {k: to_mapping(v) for k, v in value.items()}
     if isinstance(value, Path):
         return str(value)
-    return value
+    return value.tolist() if hasattr(value, 'tolist') else value   # tensors, arrays
 
 
 def check_fields(instance: Any) -> None:
@@ -99,6 +99,8 @@ def check_fields(instance: Any) -> None:
 
 def check_range(value: Any, f: dataclasses.Field, place: str) -> None:
     """Raise InputError unless every number in ``value`` is finite and in the field's range."""
+    if hasattr(value, 'tolist'):   # a tensor, which may want gradients
+        value = value.tolist()
     if isinstance(value, (tuple, list)):
         for v in value:
             check_range(v, f, place)

@@ -1,0 +1,281 @@
+"""
+The physical camera: radiance and depth in, the sensor's numbers out.
+
+Read :meth:`PhysicalCamera.expected`: it is the whole simulator in the order light travels.
+docs/camera.md says where the model comes from and where it differs from the published ones.
+"""
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+import yaml
+
+from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.io.config import load_yaml, to_mapping
+from diffphyscam_ros.io.files import write_text
+from diffphyscam_ros.optics import intrinsics, resample, vignetting
+from diffphyscam_ros.optics.defocus import defocus
+from diffphyscam_ros.optics.intrinsics import floats, Lens, tensor
+from diffphyscam_ros.optics.published_defocus import kernel_size, published_defocus
+from diffphyscam_ros.optics.residual_blur import residual_blur
+from diffphyscam_ros.sensor import develop, exposure, noise
+from diffphyscam_ros.sensor.colour import balance, convert
+from diffphyscam_ros.sensor.mosaic import channel_image
+from diffphyscam_ros.sensor.parameters import per_channel, per_frame, Sensor, Settings
+from diffphyscam_ros.sensor.quantisation import quantise, to_integers
+from diffphyscam_ros.sensor.response import respond
+
+
+@dataclass(frozen=True)
+class CameraInfo:
+    """sensor_msgs/CameraInfo without ROS: what the image's pixels mean."""
+
+    width: int
+    height: int
+    distortion_model: str
+    d: tuple[float, ...]
+    k: tuple[float, ...]
+    """(9,) row-major K of the distorted image."""
+    r: tuple[float, ...]
+    """(9,) the identity: one camera."""
+    p: tuple[float, ...]
+    """(12,) row-major [K 0]: rectifying keeps the scale."""
+    binning: tuple[int, int] = (0, 0)
+    roi: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """x, y, width, height; zeros are the full image."""
+
+
+@dataclass(frozen=True)
+class PhysicalCamera:
+    """A lens, a sensor, and the settings to start with; nothing in it ever changes."""
+
+    lens: Lens = field(default_factory=Lens)
+    sensor: Sensor = field(default_factory=Sensor)
+    settings: Settings = field(default_factory=Settings)
+
+    @staticmethod
+    def load(path: str | Path) -> 'PhysicalCamera':
+        """Read a camera from one YAML file with the keys lens, sensor and settings."""
+        return load_yaml(PhysicalCamera, path, what='camera file')
+
+    @staticmethod
+    def preset(name: str) -> 'PhysicalCamera':
+        """Return the camera of that name; :func:`presets` lists them."""
+        if name not in presets():
+            raise InputError(f'There is no camera preset {name!r}; pass one of '
+                             f'{", ".join(presets())}, or load a camera file.')
+        return PhysicalCamera.load(_preset_folder() / f'{name}.yaml')
+
+    def save(self, path: str | Path) -> None:
+        """Write the camera to a YAML file that :meth:`load` reads back to the same numbers."""
+        write_text(path, yaml.safe_dump(to_mapping(self), sort_keys=False))
+
+    def render_view(self, settings: Settings | None = None) -> tuple[Tensor, tuple[int, int]]:
+        """
+        Return K (3, 3) float64 [px] and (height, width) of the pinhole view to render.
+
+        Wide and fine enough for the distortion; the image itself where there is none.
+        """
+        return intrinsics.render_view(self.lens, (settings or self.settings).focal_length)
+
+    def camera_info(self, settings: Settings | None = None) -> CameraInfo:
+        """Return what CameraInfo must say of an image taken with ``settings``."""
+        focal_length = (settings or self.settings).focal_length
+        fx, fy, cx, cy = intrinsics.intrinsics(self.lens, focal_length).tolist()
+        return CameraInfo(self.lens.width, self.lens.height, self.lens.distortion_model,
+                          floats(self.lens.distortion_coefficients),
+                          (fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0),
+                          (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+                          (fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0))
+
+    def expected(self, radiance: Tensor, depth: Tensor, settings: Settings | None = None, *,
+                 render_matrix: Tensor | None = None, clip_gradient: float = 0.0) -> Tensor:
+        """
+        Noise-free mean DN in [0, 1] before quantisation (*batch, H, W, C), for losses.
+
+        Differentiable in radiance, depth and every number of lens, sensor and settings. Clipped
+        pixels (full well, DN outside [0, 1]) pass ``clip_gradient`` times their gradient.
+
+        :param radiance: (*batch, h, w, 3) linear, of the view that :meth:`render_view` names.
+        :param depth: (*batch, h, w) [m] along the optical axis; +inf is nothing.
+        :param render_matrix: (3, 3) K of the rendering, where it is not render_view's.
+        """
+        settings = settings or self.settings
+        radiance = self._focus(radiance, depth, settings, render_matrix)
+        electrons = self._expose(radiance, settings)
+        electrons = self._fill_well(electrons, clip_gradient)
+        return self._respond(electrons, settings, clip_gradient)
+
+    def sample_dn(self, radiance: Tensor, depth: Tensor, settings: Settings | None = None, *,
+                  generator: torch.Generator, render_matrix: Tensor | None = None,
+                  clip_gradient: float = 0.0) -> Tensor:
+        """
+        Quantised noisy DN in [0, 1] (*batch, H, W, C): :meth:`sample` with gradients.
+
+        The noise is reparameterised (its standardised value stays when a parameter moves),
+        rounding passes the gradient straight through.
+        """
+        settings = settings or self.settings
+        radiance = self._focus(radiance, depth, settings, render_matrix)
+        electrons = self._expose(radiance, settings)
+        electrons = self._add_noise(electrons, settings, noise.frame_seed(generator))
+        electrons = self._fill_well(electrons, clip_gradient)
+        return quantise(self._respond(electrons, settings, clip_gradient), self.sensor.bits)
+
+    def sample(self, radiance: Tensor, depth: Tensor, settings: Settings | None = None, *,
+               generator: torch.Generator, render_matrix: Tensor | None = None) -> Tensor:
+        """
+        Return what the sensor delivers: (*batch, H, W, C) uint8, or uint16 beyond 8 bits.
+
+        C is 3 for color_filter rgb, else 1. Noise comes from ``generator``: the same seed gives
+        the same bytes on the same device, whatever the number of threads.
+        """
+        settings = settings or self.settings
+        with torch.no_grad():
+            if not develop.can_fuse(radiance, self.sensor):
+                dn = self.sample_dn(radiance, depth, settings, generator=generator,
+                                    render_matrix=render_matrix)
+                return to_integers(dn, self.sensor.bits)
+            radiance = self._focus(radiance, depth, settings, render_matrix)
+            return develop.develop(radiance, self.sensor, settings, noise.frame_seed(generator))
+
+    def _focus(self, radiance, depth, settings, render_matrix):
+        """Distortion, vignetting and defocus: what falls on the sensor."""
+        lens = self.lens
+        radiance, depth = self._bend(radiance, depth, settings, render_matrix)
+        optics = {'focal_length': settings.focal_length, 'f_number': settings.f_number,
+                  'focus_distance': settings.focus_distance,
+                  'pixel_pitch': self.sensor.pixel_pitch, 'gain': lens.defocus_gain}
+        if lens.psf.startswith('published'):
+            size = kernel_size(depth, **optics, max_kernel=lens.max_kernel)
+            radiance = published_defocus(radiance, size, lens.psf.removeprefix('published_'))
+        elif isinstance(lens.defocus_gain, Tensor) or lens.defocus_gain > 0:
+            radiance = defocus(radiance, depth, **optics, dead_zone=lens.defocus_dead_zone,
+                               psf=lens.psf)
+        return residual_blur(radiance, tensor(lens.residual_blur, radiance))
+
+    def _bend(self, radiance, depth, settings, render_matrix):
+        """Distortion and vignetting, in one pass where no gradient is wanted."""
+        lens = self.lens
+        if isinstance(settings.focal_length, Tensor) and settings.focal_length.dim():
+            raise InputError('focal_length has one value for each frame; a batch has one zoom: '
+                             'pass a number.')
+        matrix, size = self.render_view(settings)
+        if render_matrix is not None:
+            matrix, size = render_matrix, tuple(radiance.shape[-3:-1])
+        _check_images(radiance, depth, size)
+        numbers = intrinsics.intrinsics(lens, settings.focal_length, radiance)
+        coefficients = tensor(lens.distortion_coefficients, radiance)
+        render = torch.stack([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
+        gain = tensor(lens.vignetting_gain, radiance)
+        polynomial = tensor(lens.vignetting_polynomial, radiance)
+        wants = torch.is_grad_enabled() and any(
+            value.requires_grad for value in (numbers, coefficients, gain, polynomial))
+        bend = numbers.requires_grad or coefficients.requires_grad or render_matrix is not None
+        bend = bend or not intrinsics.is_pinhole(lens)
+        if radiance.device.type == 'cpu' and radiance.dtype == torch.float32 and not wants:
+            key = (floats(intrinsics.intrinsics(lens, settings.focal_length).detach()),
+                   lens.distortion_model, floats(coefficients), lens.size, floats(render))
+            position, fall_off = vignetting.cached_fall_off(*key, floats(gain)[0],
+                                                            floats(polynomial))
+            _check_inside(position, size, lens)
+            if bend and not (torch.is_grad_enabled() and (radiance.requires_grad
+                                                          or depth.requires_grad)):
+                return resample.resample_frame(radiance, depth, position, fall_off)
+        else:
+            position = resample.pixel_map(numbers, lens.distortion_model, coefficients,
+                                          lens.size, matrix)
+            _check_inside(position.detach(), size, lens)
+            fall_off = vignetting.fall_off(position, render.to(radiance), numbers, gain,
+                                           polynomial)
+        if bend:
+            radiance = resample.resample(radiance, position)
+            depth = resample.resample_depth(depth, position)
+        return vignetting.vignette(radiance, fall_off), depth
+
+    def _expose(self, radiance, settings):
+        return exposure.expose(radiance,
+                               exposure.electrons_per_radiance(self.sensor, settings, radiance),
+                               exposure.dark_electrons(self.sensor, settings, radiance),
+                               self.sensor.color_filter)
+
+    def _fill_well(self, electrons, clip_gradient):
+        return exposure.fill_well(electrons, tensor(self.sensor.saturation_capacity, electrons),
+                                  clip_gradient)
+
+    def _add_noise(self, electrons, settings, seed):
+        sensor = self.sensor
+        if not sensor.noise:
+            return electrons
+
+        def spread(value):
+            return self._spread(per_channel(value, electrons))
+        dark = self._spread(exposure.dark_electrons(sensor, settings, electrons))
+        return noise.add_noise(electrons, read_noise=spread(sensor.read_noise),
+                               shot_noise=spread(sensor.shot_noise), prnu=spread(sensor.prnu),
+                               dsnu=spread(sensor.dsnu), dark=dark,
+                               serial_number=sensor.serial_number, seed=seed)
+
+    def _respond(self, electrons, settings, clip_gradient):
+        """White balance, colour matrix and response."""
+        sensor = self.sensor
+        sensitivity = per_frame(settings.iso, electrons) / per_frame(sensor.iso_reference,
+                                                                     electrons)
+        gains = sensitivity * per_channel(sensor.white_balance, electrons)
+        signal = balance(electrons, self._spread(gains))
+        if len(sensor.color_matrix):
+            signal = convert(signal, tensor(sensor.color_matrix, electrons))
+        return respond(signal, sensor.response,
+                       self._spread(per_channel(sensor.response_gain, electrons)),
+                       self._spread(per_channel(sensor.black_level, electrons)),
+                       exponent=tensor(sensor.response_exponent, electrons),
+                       table=tensor(sensor.response_table, electrons),
+                       clip_gradient=clip_gradient)
+
+    def _spread(self, values):
+        return channel_image(values, self.sensor.color_filter, self.lens.size)
+
+
+def presets() -> list[str]:
+    """Names of the cameras that come with the package."""
+    return sorted(path.stem for path in _preset_folder().glob('*.yaml'))
+
+
+def numbers_of(part: Lens | Sensor | Settings) -> dict:
+    """Name and value of every parameter of ``part`` that may be a tensor wanting gradients."""
+    assert is_dataclass(part)
+    return {f.name: getattr(part, f.name) for f in fields(part)
+            if 'Tensor' in str(f.type) and not (isinstance(getattr(part, f.name), tuple)
+                                                and not getattr(part, f.name))}
+
+
+def _preset_folder() -> Path:
+    """config/cameras of the source tree, or of the prefix that the package is installed under."""
+    here = Path(__file__).resolve()
+    for folder in (here.parents[1], *(parent / 'share' / 'diffphyscam_ros'
+                                      for parent in here.parents)):
+        if (folder / 'config' / 'cameras').is_dir():
+            return folder / 'config' / 'cameras'
+    raise InputError('config/cameras is not beside the package or under its share folder; '
+                     'install the package again.')
+
+
+def _check_images(radiance: Tensor, depth: Tensor, size: tuple[int, int]) -> None:
+    if radiance.dim() < 3 or tuple(radiance.shape[-3:-1]) != tuple(size):
+        raise InputError(f'radiance has shape {tuple(radiance.shape)}; pass (*batch, {size[0]}, '
+                         f'{size[1]}, C), the size that render_view asks for.')
+    if depth.shape != radiance.shape[:-1]:
+        raise InputError(f'depth has shape {tuple(depth.shape)}; pass '
+                         f'{tuple(radiance.shape[:-1])}, one value for each pixel of radiance.')
+
+
+def _check_inside(position: Tensor, size: tuple[int, int], lens: Lens) -> None:
+    """No published pixel is invented: each must look inside the rendering."""
+    low, high = position.amin((0, 1)).tolist(), position.amax((0, 1)).tolist()
+    if not (min(low) >= -0.51 and high[0] <= size[1] - 0.49 and high[1] <= size[0] - 0.49):
+        raise InputError(
+            f'The {lens.distortion_model} lens looks at columns {low[0]:.1f} to {high[0]:.1f} and '
+            f'rows {low[1]:.1f} to {high[1]:.1f} of a rendering of {size[1]}x{size[0]} px; '
+            'render the view that render_view names, or a wider one.')
