@@ -1,0 +1,125 @@
+"""
+The ground: a paved area with markings and kerbs in a meadow.
+
+The close look comes from a fine tile that repeats, the large-scale variation from vertex colours
+that multiply it, so that neither resolution nor repetition shows. Paint lies 2 mm proud, as it
+does on roads; far away the line of sight is so flat that this separates the depths well.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from diffphyscam_ros.scene import textures
+from diffphyscam_ros.scene.assets import Part
+from diffphyscam_ros.scene.config import GroundConfig
+from diffphyscam_ros.scene.materials import textured
+from diffphyscam_ros.scene.mesh import Mesh
+from diffphyscam_ros.scene.shapes import box, grid_triangles, make_mesh, merge, moved, plane
+
+_TILE = {'asphalt': 2.0, 'concrete': 2.5, 'grass': 2.5, 'checker': 4.0}    # [m] per texture
+_PAINT = 0.002                                                             # [m] its thickness
+
+
+def paved_part(config: GroundConfig, rng: np.random.Generator) -> Part:
+    """The surface to drive on, at z = 0."""
+    make = getattr(textures, config.surface)
+    image = make() if config.surface == 'checker' else make(rng)
+    cells = tuple(max(round(s), 1) for s in config.size)
+    mesh = plane(config.size, cells=cells, tile=_TILE[config.surface])
+    amount = 0.0 if config.surface == 'checker' else 0.16
+    mesh = _varied(moved(mesh, (*config.center, 0)), rng, amount, scale=7.0)
+    roughness = {'asphalt': 0.85, 'concrete': 0.8, 'grass': 0.95, 'checker': 0.6}
+    return Part(mesh, textured(image, roughness=roughness[config.surface], name=config.surface),
+                'ground')
+
+
+def meadow_part(config: GroundConfig, rng: np.random.Generator) -> Part:
+    """Grass out to ``meadow`` metres, finer near the middle, 1 cm below the pavement."""
+    rings = np.geomspace(2.0, config.meadow, 22)
+    radii = np.concatenate([[0.0], rings])
+    angle = np.linspace(0, 2 * np.pi, 49)
+    x = radii[:, None] * np.cos(angle) + config.center[0]
+    y = radii[:, None] * np.sin(angle) + config.center[1]
+    positions = np.stack([x, y, np.full_like(x, -0.01)], -1).reshape(-1, 3)
+    triangles = grid_triangles(len(radii), len(angle))
+    mesh = make_mesh(positions, triangles, np.tile([0., 0., 1.], (len(positions), 1)),
+                     positions[:, :2] * [1, -1] / _TILE['grass'])
+    mesh = _varied(mesh, rng, 0.22, scale=22.0)
+    return Part(mesh, textured(textures.grass(rng), roughness=0.95, name='grass'), 'meadow')
+
+
+def kerb_part(config: GroundConfig, rng: np.random.Generator) -> Part:
+    """Concrete kerb stones around the paved area."""
+    width, height = 0.15, 0.10
+    (sx, sy), (cx, cy) = config.size, config.center
+    stones = []
+    for dx, dy, size in ((0, 0.5, (sx + 2 * width, width, height)),
+                         (0, -0.5, (sx + 2 * width, width, height)),
+                         (0.5, 0, (width, sy, height)), (-0.5, 0, (width, sy, height))):
+        center = (cx + dx * (sx + width), cy + dy * (sy + width), 0.5 * height - 0.01)
+        stones.append(moved(box(size, tile=1.0), center))
+    image = textures.concrete(rng, 512)
+    return Part(merge(stones), textured(image, roughness=0.85, name='kerb'), 'kerb')
+
+
+def line_parts(config: GroundConfig, rng: np.random.Generator) -> list[Part]:
+    """Lane lines around the area, parking bays on its left, a chequered start line."""
+    (sx, sy), (cx, cy) = config.size, config.center
+    strips = []
+    for inset, dashed in ((1.0, False), (4.0, True)):
+        strips += _rounded_lines((cx, cy), (sx - 2 * inset, sy - 2 * inset), 5.0 - inset, dashed)
+    left = cy + sy / 2 - 1.0
+    strips += [_strip([(x, left), (x, left - 2.2)]) for x in np.arange(
+        cx - 0.28 * sx, cx + 0.28 * sx, 1.6)]
+    paint = Part(merge(strips), textured(textures.paint(rng), roughness=0.6, name='paint'),
+                 'lines')
+    start = moved(plane((0.4, 3.2), tile=0.8), (1.4, 0, _PAINT))
+    grid = textures.checker(256, squares=8, dark=0.04, bright=0.65)
+    return [paint, Part(start, textured(grid, roughness=0.6, name='start'), 'lines')]
+
+
+def _rounded_lines(center: Sequence[float], size: Sequence[float], radius: float, dashed: bool
+                   ) -> list[Mesh]:
+    radius = max(min(radius, 0.45 * min(size)), 0.5)
+    corners = [(1, 1, 0), (-1, 1, 90), (-1, -1, 180), (1, -1, 270)]
+    path = []
+    for sx, sy, start in corners:
+        angle = np.radians(start + np.linspace(0, 90, 13))
+        middle = (center[0] + sx * (size[0] / 2 - radius), center[1] + sy * (size[1] / 2 - radius))
+        path += [(middle[0] + radius * np.cos(a), middle[1] + radius * np.sin(a)) for a in angle]
+    path = np.array([*path, path[0]])
+    if not dashed:
+        return [_strip(path)]
+    distance = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=-1))])
+    pieces = []
+    for begin in np.arange(0, distance[-1] - 1.0, 2.0):
+        at = np.linspace(begin, begin + 1.0, 4)
+        pieces.append(_strip(np.stack([np.interp(at, distance, path[:, k]) for k in (0, 1)], -1)))
+    return pieces
+
+
+def _strip(path, *, width: float = 0.1) -> Mesh:
+    """Ribbon of paint along a path of (x, y) points."""
+    path = np.asarray(path, dtype=float)
+    tangent = np.gradient(path, axis=0)
+    tangent /= np.linalg.norm(tangent, axis=-1, keepdims=True)
+    side = 0.5 * width * np.stack([-tangent[:, 1], tangent[:, 0]], -1)
+    points = np.stack([path + side, path - side], 1).reshape(-1, 2)
+    positions = np.concatenate([points, np.full((len(points), 1), _PAINT)], -1)
+    triangles = grid_triangles(len(path), 2)[:, ::-1]
+    return make_mesh(positions, triangles, np.tile([0., 0., 1.], (len(points), 1)), points / 2.0)
+
+
+def _varied(mesh: Mesh, rng: np.random.Generator, amount: float, *, scale: float) -> Mesh:
+    """Multiply a ground mesh by smooth random brightness, patches of about ``scale`` metres."""
+    points = mesh.positions.numpy()[:, :2]
+    value = np.zeros(len(points))
+    for octave in range(3):
+        for _ in range(4):
+            direction = rng.normal(size=2)
+            direction *= 2 * np.pi * 1.9 ** octave / (scale * np.linalg.norm(direction))
+            value += np.sin(points @ direction + rng.uniform(0, 7)) / (1 + octave)
+    colors = np.exp(amount * value / 2.0)[:, None].clip(0.4, 1.6) * np.ones(3)
+    return make_mesh(mesh.positions.numpy(), mesh.triangles.numpy(), mesh.normals.numpy(),
+                     mesh.uvs.numpy(), colors)

@@ -1,0 +1,352 @@
+"""The simulated world: a PyBullet DIRECT world made from a scene file, and its scene to render."""
+
+from pathlib import Path
+import tempfile
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.geometry import T_LINK_OPTICAL
+from diffphyscam_ros.io.files import existing_file
+from diffphyscam_ros.render.environment import split_sun
+from diffphyscam_ros.render.sky import daylight
+from diffphyscam_ros.scene.boards import Pattern
+from diffphyscam_ros.scene.build import Builder, rotation_rpy, SEMANTIC_NAMES
+from diffphyscam_ros.scene.client import Client
+from diffphyscam_ros.scene.config import load_scene, SceneConfig, SkyConfig
+from diffphyscam_ros.scene.light import DirectionalLight, Environment
+from diffphyscam_ros.scene.scene import Instance, Scene
+from diffphyscam_ros.scene.vehicle import Vehicle
+from diffphyscam_ros.scene.visual import base_from_com, Visual
+
+GRAVITY = 9.81
+_SETTLE_STEPS = 120
+
+
+class World:
+    """
+    A vehicle in a scene, with physics.
+
+    ``scene`` holds all geometry once; after every step only ``transforms()`` changes.
+    """
+
+    def __init__(self, config: SceneConfig) -> None:
+        self.config = config
+        self.time_step = config.time_step
+        self._client = client = Client()
+        client.setGravity(0, 0, -GRAVITY)
+        client.setTimeStep(self.time_step)
+        client.setPhysicsEngineParameter(deterministicOverlappingPairs=1)
+        with tempfile.TemporaryDirectory(prefix='diffphyscam_') as folder:
+            try:
+                self._vehicle = Vehicle(client, config.vehicle, Path(folder))
+                builder = Builder(client, config)
+                self._built = builder.add_all()
+                builder.add_visuals('vehicle', 'vehicle', self._vehicle.body)
+            except BaseException:
+                client.close()
+                raise
+        self._mounts = {m.name: self._mount(m) for m in config.cameras}
+        self._prepare_transforms()
+        for _ in range(_SETTLE_STEPS):
+            self._step_once()
+        self.time = 0.0
+        self._start = client.saveState()
+        self._start_poses = {b: client.getBasePositionAndOrientation(b)
+                             for bodies in self._built.bodies.values() for b in bodies}
+        self.scene = self._make_scene()
+
+    @staticmethod
+    def load(path: str | Path) -> 'World':
+        """Make the world of a scene file, or of a built-in scene by its name."""
+        return World(load_scene(path))
+
+    # -- driving -----------------------------------------------------------------------------
+
+    def command(self, linear: float, angular: float) -> None:
+        """Ask for a twist of base_link [m/s], [rad/s]; clamped to the vehicle's limits."""
+        self._vehicle.command(linear, angular)
+
+    def step(self, n: int = 1) -> None:
+        """Advance the physics by ``n`` time steps."""
+        for _ in range(n):
+            self._step_once()
+            self.time += self.time_step
+
+    def _step_once(self) -> None:
+        self._vehicle.step(self.time_step)
+        self._client.stepSimulation()
+
+    def reset(self) -> None:
+        """Back to time 0, bit for bit: the same commands then give the same motion."""
+        for body, pose in self._start_poses.items():
+            self._client.resetBasePositionAndOrientation(body, *pose)
+        self._client.restoreState(self._start)
+        self._vehicle.stop_now()
+        self._place_static()
+        self.time = 0.0
+
+    def close(self) -> None:
+        """Free the physics; the scene stays usable."""
+        self._client.close()
+
+    def __enter__(self) -> 'World':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- where things are --------------------------------------------------------------------
+
+    def T_world_base(self) -> Tensor:
+        """Pose of base_link (4, 4) float64."""
+        return torch.from_numpy(_matrix(*self._vehicle.pose()))
+
+    def T_world_link(self, link: str) -> Tensor:
+        """Pose (4, 4) float64 of a link of the vehicle by its name; ``world`` is the identity."""
+        if link == 'world':
+            return torch.eye(4, dtype=torch.float64)
+        index = self._link(link)
+        if index < 0:
+            return self.T_world_base()
+        state = self._client.getLinkState(self._vehicle.body, index, computeForwardKinematics=1)
+        return torch.from_numpy(_matrix(state[4], state[5]))
+
+    def T_world_optical(self, camera: str) -> Tensor:
+        """Pose (4, 4) float64 of a camera's optical frame (z forward, x right, y down)."""
+        parent, T_parent_optical = self._camera(camera)
+        return self.T_world_link(parent) @ T_parent_optical
+
+    def T_base_camera(self, camera: str) -> Tensor:
+        """Pose (4, 4) float64 of camera_link (REP 103) in base_link, for the static TF."""
+        T_world_link = self.T_world_optical(camera) @ torch.linalg.inv(T_LINK_OPTICAL.double())
+        return torch.linalg.inv(self.T_world_base()) @ T_world_link
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras of the scene file."""
+        return tuple(self._mounts)
+
+    def twist_base(self) -> tuple[Tensor, Tensor]:
+        """Linear [m/s] and angular [rad/s] velocity (3,), (3,) of base_link in its own axes."""
+        linear, angular = self._vehicle.twist()
+        return torch.from_numpy(linear), torch.from_numpy(angular)
+
+    def joints(self) -> tuple[tuple[str, ...], Tensor, Tensor]:
+        """Names, positions [rad] and velocities [rad/s] of the vehicle's moving joints."""
+        names, positions, velocities = self._vehicle.joints()
+        return names, torch.from_numpy(positions), torch.from_numpy(velocities)
+
+    # -- boards and other objects --------------------------------------------------------------
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Names of everything that can be asked for its pose, or be moved."""
+        return tuple(n for n in self._built.bodies if n not in ('ground', 'vehicle'))
+
+    @property
+    def boards(self) -> tuple[str, ...]:
+        """Names of the boards."""
+        return tuple(self._built.patterns)
+
+    def pattern(self, board: str) -> Pattern:
+        """Exact geometry of a board's print in the board frame."""
+        if board not in self._built.patterns:
+            raise InputError(f'there is no board {board!r}; pass one of '
+                             f'{", ".join(self._built.patterns) or "none: the scene has none"}.')
+        return self._built.patterns[board]
+
+    def marker_corners(self, board: str) -> tuple[np.ndarray, np.ndarray]:
+        """Ids (M,) and world positions (M, 4, 3) [m] of a board's marker corners, OpenCV order."""
+        pattern = self.pattern(board)
+        return pattern.marker_ids, self._to_world(board, pattern.marker_corners)
+
+    def chess_corners(self, board: str) -> np.ndarray:
+        """World positions (C, 3) [m] of a board's inner chessboard corners, row by row."""
+        return self._to_world(board, self.pattern(board).chess_corners)
+
+    def T_world_object(self, name: str) -> Tensor:
+        """Pose (4, 4) float64 of an object of the scene file by its name."""
+        return torch.from_numpy(self._body_matrix(self._bodies(name)[0]))
+
+    def set_pose(self, name: str, T_world_object: Tensor) -> None:
+        """Place an object, boards for instance, by script; it stays there if it has no mass."""
+        pose = np.asarray(T_world_object, dtype=np.float64)
+        rotation = pose[:3, :3] if pose.shape == (4, 4) else np.full((3, 3), np.nan)
+        if not (np.isfinite(pose).all() and np.abs(rotation @ rotation.T - np.eye(3)).max() < 1e-4
+                and np.linalg.det(rotation) > 0):
+            raise InputError(f'the pose for {name!r} is not a rigid transform; '
+                             'pass a finite 4x4 matrix with a rotation.')
+        for body in self._bodies(name):
+            com = self._client.getDynamicsInfo(body, -1)[3:5]
+            self._client.resetBasePositionAndOrientation(body, *self._client.multiplyTransforms(
+                tuple(pose[:3, 3]), _quaternion(rotation), *com))
+        self._place_static()
+
+    # -- rendering -----------------------------------------------------------------------------
+
+    def transforms(self) -> Tensor:
+        """T_world_instance (I, 4, 4) float32 now, in the order of ``scene.instances``."""
+        self._update_moving()
+        return torch.from_numpy(self._T_world_instance.copy())
+
+    def _prepare_transforms(self) -> None:
+        """Sort the visuals into those that stand still and those that physics moves."""
+        visuals = self._built.visuals
+        self._T_world_instance = np.tile(np.eye(4, dtype=np.float32), (len(visuals), 1, 1))
+        body = self._vehicle.body
+        moving = {b: [] for b in [body, *self._built.moving]}
+        for index, visual in enumerate(visuals):
+            if visual.body in moving:
+                moving[visual.body].append((index, visual.link))
+        self._jointed, self._free = [], []
+        for number, places in moving.items():
+            links = sorted({link for _, link in places if link >= 0})
+            targets = [(i, links.index(k) + 1 if k >= 0 else 0) for i, k in places]
+            com = base_from_com(self._client, number)
+            if links:
+                self._jointed.append((number, links, com, *zip(*targets, strict=True)))
+            else:
+                self._free += [(number, com, i) for i, _ in targets]
+        self._place_static()
+
+    def _place_static(self) -> None:
+        for index, visual in enumerate(self._built.visuals):
+            self._T_world_instance[index] = self._link_matrix(visual)
+
+    def _update_moving(self) -> None:
+        client, poses, index = self._client, [], []
+        for body, links, com, where, which in self._jointed:
+            base = client.multiplyTransforms(*client.getBasePositionAndOrientation(body), *com)
+            states = client.getLinkStates(body, links, computeForwardKinematics=1)
+            found = [base, *((s[4], s[5]) for s in states)]
+            poses += [found[k] for k in which]
+            index += where
+        for body, com, where in self._free:
+            pose = client.getBasePositionAndOrientation(body)
+            poses.append(client.multiplyTransforms(*pose, *com))
+            index.append(where)
+        if poses:
+            flat = np.array([p + q for p, q in poses])
+            self._T_world_instance[index] = _matrices(flat[:, :3], flat[:, 3:])
+
+    def _link_matrix(self, visual: Visual) -> np.ndarray:
+        if visual.link < 0:
+            return self._body_matrix(visual.body)
+        state = self._client.getLinkState(visual.body, visual.link, computeForwardKinematics=1)
+        return _matrix(state[4], state[5])
+
+    def _body_matrix(self, body: int) -> np.ndarray:
+        pose = self._client.getBasePositionAndOrientation(body)
+        return _matrix(*self._client.multiplyTransforms(*pose, *base_from_com(self._client, body)))
+
+    def _make_scene(self) -> Scene:
+        meshes, materials = _Numbered(), _Numbered()
+        instances = tuple(
+            Instance(mesh=meshes.number(v.mesh), material=materials.number(v.material),
+                     name=v.name, semantic=s)
+            for v, s in zip(self._built.visuals, self._built.semantics, strict=True))
+        environment, sun = sky(self.config.sky, self.config.folder)
+        return Scene(meshes=tuple(meshes.items), materials=tuple(materials.items),
+                     instances=instances, T_world_instance=self.transforms(),
+                     environment=environment, sun=sun, semantic_names=SEMANTIC_NAMES)
+
+    # -- helpers -------------------------------------------------------------------------------
+
+    def _mount(self, mount) -> tuple[str, Tensor]:
+        if mount.parent != 'world':
+            self._link(mount.parent)
+        T = torch.eye(4, dtype=torch.float64)
+        T[:3, :3] = torch.from_numpy(rotation_rpy(mount.rpy))
+        T[:3, 3] = torch.tensor(mount.xyz, dtype=torch.float64)
+        return mount.parent, T @ T_LINK_OPTICAL.double()
+
+    def _camera(self, name: str) -> tuple[str, Tensor]:
+        if name not in self._mounts:
+            raise InputError(f'there is no camera {name!r}; pass one of '
+                             f'{", ".join(self._mounts)}.')
+        return self._mounts[name]
+
+    def _link(self, name: str) -> int:
+        if name not in self._vehicle.links:
+            raise InputError(f'the vehicle has no link {name!r}; pass world or one of '
+                             f'{", ".join(self._vehicle.links)}.')
+        return self._vehicle.links[name]
+
+    def _bodies(self, name: str) -> list[int]:
+        if name not in self._built.bodies:
+            raise InputError(f'there is no object {name!r}; pass one of '
+                             f'{", ".join(self._built.bodies)}.')
+        return self._built.bodies[name]
+
+    def _to_world(self, name: str, points: np.ndarray) -> np.ndarray:
+        T = self._body_matrix(self._bodies(name)[0])
+        return points @ T[:3, :3].T + T[:3, 3]
+
+
+class _Numbered:
+    """Numbers objects by identity, so that a shared mesh is stored once."""
+
+    def __init__(self) -> None:
+        self.items: list = []
+        self._numbers: dict[int, int] = {}
+
+    def number(self, item: object) -> int:
+        if id(item) not in self._numbers:
+            self._numbers[id(item)] = len(self.items)
+            self.items.append(item)
+        return self._numbers[id(item)]
+
+
+def sky(config: SkyConfig, folder: Path) -> tuple[Environment, DirectionalLight | None]:
+    """Environment and sun of a scene file's ``sky`` section."""
+    if config.environment is not None:
+        environment = load_environment(folder / config.environment)
+        environment, sun = split_sun(environment)
+    else:
+        environment, sun = daylight(elevation=np.radians(config.sun_elevation),
+                                    azimuth=np.radians(config.sun_azimuth),
+                                    turbidity=config.turbidity)
+    environment = Environment(environment.radiance * config.intensity)
+    if sun is None or not config.sun:
+        return environment, None
+    return environment, DirectionalLight(sun.direction, sun.irradiance * config.intensity,
+                                         sun.angular_radius)
+
+
+def load_environment(path: str | Path) -> Environment:
+    """Read an equirectangular HDR image (.hdr, .exr where OpenCV can) as an environment."""
+    path = existing_file(path, 'environment map')
+    image = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+    if image is None or image.dtype != np.float32:
+        raise InputError(f'environment map {path} cannot be read as a floating-point image; '
+                         'pass a Radiance .hdr file.')
+    if not np.isfinite(image).all():
+        raise InputError(f'environment map {path} holds values that are not finite; '
+                         'pass a clean .hdr file.')
+    return Environment(torch.from_numpy(np.ascontiguousarray(image[..., ::-1])))
+
+
+def _matrix(position, quaternion) -> np.ndarray:
+    return _matrices(np.array([position]), np.array([quaternion]))[0]
+
+
+def _matrices(positions: np.ndarray, quaternions: np.ndarray) -> np.ndarray:
+    """(N, 4, 4) float64 from (N, 3) and unit (N, 4)."""
+    x, y, z, w = quaternions.T
+    matrices = np.zeros((len(positions), 4, 4))
+    matrices[:, 0, 0], matrices[:, 1, 1] = 1 - 2 * (y * y + z * z), 1 - 2 * (x * x + z * z)
+    matrices[:, 2, 2] = 1 - 2 * (x * x + y * y)
+    matrices[:, 0, 1], matrices[:, 1, 0] = 2 * (x * y - z * w), 2 * (x * y + z * w)
+    matrices[:, 0, 2], matrices[:, 2, 0] = 2 * (x * z + y * w), 2 * (x * z - y * w)
+    matrices[:, 1, 2], matrices[:, 2, 1] = 2 * (y * z - x * w), 2 * (y * z + x * w)
+    matrices[:, :3, 3], matrices[:, 3, 3] = positions, 1
+    return matrices
+
+
+def _quaternion(rotation: np.ndarray) -> tuple[float, ...]:
+    from scipy.spatial.transform import Rotation
+    return tuple(map(float, Rotation.from_matrix(rotation).as_quat()))
