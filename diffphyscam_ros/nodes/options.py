@@ -59,6 +59,8 @@ class CameraOptions:
     """One camera of the node, read once."""
 
     model: str = field('default', doc='camera preset or file')
+    encoding: str = field('', doc='rgb8 bgr8 mono8 mono16 rgb16 bgr16 bayer_<order>8 '
+                                  "bayer_<order>16; empty: what the model's sensor delivers")
     frame_id: str = field('', doc='optical frame; empty: <camera>_optical_frame')
     camera_info_url: str = field('', doc='calibration to take K and D from: file:///..., '
                                          'package://..., with ${NAME} and ${ROS_HOME}')

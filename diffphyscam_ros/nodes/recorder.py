@@ -29,16 +29,18 @@ from rosbags.typesys import get_typestore, Stores
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io.files import write_text
 
-#: Topics of one camera on one vehicle, as rosbag2 names their types.
-TOPICS = {
-    'camera/image_raw': 'sensor_msgs/msg/Image',
-    'camera/camera_info': 'sensor_msgs/msg/CameraInfo',
-    'odom': 'nav_msgs/msg/Odometry',
-    'cmd_vel': 'geometry_msgs/msg/Twist',
-    '/clock': 'rosgraph_msgs/msg/Clock',
-    '/tf': 'tf2_msgs/msg/TFMessage',
-    '/tf_static': 'tf2_msgs/msg/TFMessage',
-}
+
+def topics_of(camera: str) -> dict[str, str]:
+    """Topics of one camera on one vehicle, and how rosbag2 names their types."""
+    return {
+        f'{camera}/image_raw': 'sensor_msgs/msg/Image',
+        f'{camera}/camera_info': 'sensor_msgs/msg/CameraInfo',
+        'odom': 'nav_msgs/msg/Odometry',
+        'cmd_vel': 'geometry_msgs/msg/Twist',
+        '/clock': 'rosgraph_msgs/msg/Clock',
+        '/tf': 'tf2_msgs/msg/TFMessage',
+        '/tf_static': 'tf2_msgs/msg/TFMessage',
+    }
 
 
 class RawBag:
@@ -133,7 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
     bag = RawBag(options.bag) if options.bag else None
     try:
-        recorder = Recorder(dict(options.topic) if options.topic else TOPICS, bag)
+        recorder = Recorder(dict(options.topic) if options.topic
+                            else topics_of('camera'), bag)
         print('ready', flush=True)
         end = time.monotonic() + options.duration
         while not stopping and time.monotonic() < end:

@@ -1,0 +1,1 @@
+"""The sub-commands of ``diffphyscam``: each module has ``add_parser(subparsers)``."""

@@ -1,0 +1,219 @@
+"""
+The node ``camera``: messages in, messages out, everything else is the simulator's business.
+
+The executor's thread only takes messages, parameters and service calls. The world steps in a
+thread of its own and frames develop in another (see loop.py), so that neither waits for ROS.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+import os
+import signal
+import sys
+
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Twist, TwistStamped
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSPresetProfiles
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import SetBool, Trigger
+
+from diffphyscam_ros.camera import PhysicalCamera
+from diffphyscam_ros.encoding import sensor_for
+from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.loop import Loop
+from diffphyscam_ros.nodes import conversions as convert
+from diffphyscam_ros.nodes.options import CameraLive, CameraOptions, LiveOptions, NodeOptions
+from diffphyscam_ros.nodes.parameters import ParameterNode
+from diffphyscam_ros.nodes.publishers import CameraPublishers, publisher, VehiclePublishers
+from diffphyscam_ros.scene.world import World
+from diffphyscam_ros.simulator import camera_named, Capture, Simulator
+
+#: [s] Threads hold the interpreter for 5 ms by default; the world steps every 4 ms.
+SWITCH_INTERVAL = 0.0005
+
+
+class CameraNode(ParameterNode):
+    """Simulates a vehicle and publishes what its cameras see."""
+
+    def __init__(self, **arguments: object) -> None:
+        """
+        Read parameters, build the world; :meth:`start` lets time run.
+
+        :param arguments: of ``rclpy.node.Node``: context, parameter_overrides, namespace, ...
+        """
+        super().__init__('camera', **arguments)
+        self.options: NodeOptions = self.bind('', NodeOptions())
+        self.live: LiveOptions = self.bind('', LiveOptions(), self._apply_live)
+        world = World.load(self.options.scene)
+        names = [n for n in self.options.cameras if n] or [c.name for c in world.config.cameras]
+        self._prefix = {n: '' if len(names) == 1 else f'{n}.' for n in names}
+        self.camera_options: dict[str, CameraOptions] = {}
+        models, rates = {}, {}
+        for name in names:
+            prefix = self._prefix[name]
+            self.camera_options[name] = self.bind(prefix, CameraOptions())
+            rates[name] = self.bind(prefix, CameraLive(),
+                                    lambda new, n=name: self.loop.set_rate(n, new.frame_rate)
+                                    ).frame_rate
+            models[name] = self._camera(name)
+        self.simulator = Simulator(world, models, seed=self.options.seed,
+                                   command_timeout=self.live.cmd_vel_timeout,
+                                   device=self.options.render_device)
+        self.publishers_of = {
+            name: CameraPublishers(self, name, self.frame_id(name), self.ros_time,
+                                   lambda: self.live,
+                                   bgr=self.camera_options[name].encoding.startswith('bgr'))
+            for name in names}
+        self._clock_published = self._may_publish_clock()
+        self.vehicle = VehiclePublishers(self, self.simulator, self.options, self.ros_time,
+                                         publish_clock=self._clock_published)
+        self.diagnostics = publisher(self, DiagnosticArray, '/diagnostics')
+        self.loop = Loop(self.simulator, rates, wanted=self._wanted, deliver=self._deliver,
+                         on_state=self.vehicle.publish, state_rate=self.options.state_rate,
+                         is_idle=self._is_idle, on_error=self._failed, mode=self.options.mode,
+                         speed_factor=self.live.speed_factor,
+                         command_wait=self.options.command_wait)
+        self.failure: BaseException | None = None
+        self._listen()
+
+    def start(self) -> None:
+        """Let time run."""
+        self.loop.start()
+        self.vehicle.publish_static({n: self.frame_id(n) for n in self.publishers_of})
+
+    def stop(self) -> bool:
+        """Stop time; False if a thread could not be stopped."""
+        return self.loop.stop()
+
+    def frame_id(self, camera: str) -> str:
+        """Optical frame of a camera."""
+        return self.camera_options[camera].frame_id or f'{camera}_optical_frame'
+
+    def ros_time(self, stamp: int) -> int:
+        """ROS time [ns] of a simulation time [ns]: the same with our clock, else the wall's."""
+        return stamp if self._clock_published else self.loop.wall_time(stamp)
+
+    def _camera(self, name: str) -> PhysicalCamera:
+        options, prefix = self.camera_options[name], self._prefix[name]
+        camera = camera_named(options.model)
+        if options.encoding:
+            camera = replace(camera, sensor=sensor_for(options.encoding, camera.sensor))
+        for part, inner in (('settings', ''), ('lens', 'lens.'), ('sensor', 'sensor.')):
+            bound = self.bind(prefix + inner, getattr(camera, part),
+                              lambda new, part=part: self._change(name, part, new),
+                              check=lambda new, part=part: self._check(name, part, new))
+            camera = replace(camera, **{part: bound})
+        return camera
+
+    def _check(self, name: str, part: str, new: object) -> None:
+        """Refuse what the camera as a whole cannot be, before anything changes."""
+        if hasattr(self, 'simulator'):
+            replace(self.simulator.cameras[name], **{part: new}).render_view()
+
+    def _change(self, name: str, part: str, new: object) -> None:
+        with self.loop.lock:
+            self.simulator.change(name, **{part: new})
+
+    def _apply_live(self, live: LiveOptions) -> None:
+        with self.loop.lock:
+            self.simulator.command_timeout = live.cmd_vel_timeout
+            if live.speed_factor != self.live.speed_factor:
+                self.loop.set_speed(live.speed_factor)
+            self.live = live
+
+    def _listen(self) -> None:
+        """Subscriptions, services and timers; all of them only translate."""
+        overrides = QoSOverridingOptions.with_default_policies()
+        stamped = self.options.enable_stamped_cmd_vel
+        self.create_subscription(TwistStamped if stamped else Twist, 'cmd_vel',
+                                 self._on_stamped_command if stamped else self._on_command,
+                                 QoSPresetProfiles.SYSTEM_DEFAULT.value,
+                                 qos_overriding_options=overrides)
+        self.create_service(Trigger, 'reset', self._on_reset)
+        self.create_service(SetBool, 'pause', self._on_pause)
+        self.create_timer(1.0, self._publish_diagnostics, clock=rclpy.clock.Clock(
+            clock_type=rclpy.clock.ClockType.STEADY_TIME))
+
+    def _on_stamped_command(self, message: TwistStamped) -> None:
+        self._on_command(message.twist)
+
+    def _on_command(self, message: Twist) -> None:
+        try:
+            self.loop.command(message.linear.x, message.angular.z)
+        except InputError as error:
+            self.get_logger().warning(f'cmd_vel ignored: {error}', throttle_duration_sec=2.0)
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        with self.loop.lock:
+            self.simulator.reset()
+        response.success, response.message = True, 'the vehicle is back at its start'
+        return response
+
+    def _on_pause(self, request: SetBool.Request,
+                  response: SetBool.Response) -> SetBool.Response:
+        self.loop.pause(request.data)
+        response.success = True
+        response.message = 'paused' if request.data else 'running'
+        return response
+
+    def _wanted(self, camera: str) -> tuple[str, ...]:
+        return self.publishers_of[camera].wanted()
+
+    def _deliver(self, capture: Capture) -> None:
+        if rclpy.ok(context=self.context):
+            self.publishers_of[capture.camera].publish(capture)
+
+    def _is_idle(self) -> bool:
+        return not self.vehicle.heard() and not any(
+            p.heard() for p in self.publishers_of.values())
+
+    def _failed(self, error: BaseException) -> None:
+        self.failure = error
+        self.get_logger().fatal(str(error) if isinstance(error, InputError)
+                                else f'{type(error).__name__}: {error}')
+        self.context.try_shutdown()
+
+    def _may_publish_clock(self) -> bool:
+        if not self.options.publish_clock:
+            return False
+        if self.get_parameter('use_sim_time').value or self.count_publishers('/clock'):
+            self.get_logger().warning('another clock runs; this node does not publish /clock')
+            return False
+        return True
+
+    def _publish_diagnostics(self) -> None:
+        if not self.diagnostics.get_subscription_count():
+            return
+        self.diagnostics.publish(convert.diagnostics_message(
+            self.ros_time(self.simulator.time), self.loop.report(), 'diffphyscam_ros'))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; bad input ends in one sentence."""
+    stopping = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.append(True))
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    node, status = None, 0
+    try:
+        node = CameraNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        node.start()
+        while not stopping and rclpy.ok():
+            executor.spin_once(timeout_sec=0.1)
+        status = 1 if node.failure else 0
+    except InputError as error:
+        print(f'camera_node: {error}', file=sys.stderr)
+        status = 2
+    finally:
+        if node and not node.stop():
+            # A thread still compiles or renders; nothing here is half written, so do not wait.
+            sys.stderr.flush()
+            os._exit(status)
+        rclpy.try_shutdown()
+    return status

@@ -1,0 +1,38 @@
+"""The built-in driver as a node: odometry in, cmd_vel out, like any navigation stack."""
+
+from geometry_msgs.msg import Twist, TwistStamped
+from nav_msgs.msg import Odometry
+from rclpy.node import Node
+from rclpy.qos import QoSPresetProfiles
+import torch
+
+from diffphyscam_ros.drive import PathFollower
+from diffphyscam_ros.geometry import rotation_from_quaternion
+
+
+class DriveNode(Node):
+    """Follows a path."""
+
+    def __init__(self, follower: PathFollower, *, stamped: bool = False,
+                 **arguments: object) -> None:
+        """
+        Subscribe to ``odom``, publish ``cmd_vel``.
+
+        :param stamped: TwistStamped instead of Twist.
+        :param arguments: of ``rclpy.node.Node``.
+        """
+        super().__init__('drive', **arguments)
+        self._follower, self._stamped = follower, stamped
+        qos = QoSPresetProfiles.SYSTEM_DEFAULT.value
+        self._commands = self.create_publisher(TwistStamped if stamped else Twist, 'cmd_vel', qos)
+        self.create_subscription(Odometry, 'odom', self._on_odometry, qos)
+
+    def _on_odometry(self, message: Odometry) -> None:
+        place, turn = message.pose.pose.position, message.pose.pose.orientation
+        forward = rotation_from_quaternion(torch.tensor(
+            [turn.x, turn.y, turn.z, turn.w], dtype=torch.float64))[:2, 0]
+        speed, rate = self._follower.command(place.x, place.y, float(forward[1].atan2(forward[0])))
+        twist = Twist()
+        twist.linear.x, twist.angular.z = speed, rate
+        self._commands.publish(TwistStamped(header=message.header, twist=twist)
+                               if self._stamped else twist)

@@ -1,0 +1,169 @@
+"""The topics of one camera and of the vehicle; a topic without subscribers costs nothing."""
+
+from collections.abc import Callable
+import posixpath
+
+from nav_msgs.msg import Odometry
+import numpy as np
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSPresetProfiles, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, PointCloud2
+
+from diffphyscam_ros.encoding import encode, encoding_of
+from diffphyscam_ros.geometry import invert, T_LINK_OPTICAL
+from diffphyscam_ros.nodes import conversions as convert
+from diffphyscam_ros.nodes.options import LiveOptions, NodeOptions
+from diffphyscam_ros.points import points_from_depth
+from diffphyscam_ros.simulator import Capture, Simulator
+
+try:
+    from tf2_msgs.msg import TFMessage
+except ImportError:   # the wheels on PyPI lack it; `colcon build` of tf2_msgs adds it
+    TFMessage = None
+
+
+def publisher(node: Node, kind: type, topic: str,
+              qos: QoSProfile | None = None) -> Publisher:
+    """Create a publisher with the system's default QoS, all of it open to overrides."""
+    return node.create_publisher(
+        kind, topic, qos or QoSPresetProfiles.SYSTEM_DEFAULT.value,
+        qos_overriding_options=QoSOverridingOptions.with_default_policies())
+
+
+def sibling(topic: str, name: str) -> str:
+    """Name beside a resolved topic, as image_transport finds the camera_info of an image."""
+    return posixpath.join(posixpath.dirname(topic), name)
+
+
+class CameraPublishers:
+    """Everything one camera publishes."""
+
+    def __init__(self, node: Node, camera: str, frame_id: str,
+                 stamp: Callable[[int], int], live: Callable[[], LiveOptions], *,
+                 bgr: bool = False) -> None:
+        """
+        Create the publishers.
+
+        :param stamp: ROS time [ns] of a simulation time [ns].
+        :param bgr: send colours in the order blue, green, red.
+        """
+        self.bgr = bgr
+        self.camera, self.frame_id, self._stamp, self._live = camera, frame_id, stamp, live
+        image = node.resolve_topic_name(f'{camera}/image_raw')
+        depth = node.resolve_topic_name(f'{camera}/depth/image')
+        self.image = publisher(node, Image, image)
+        self.info = publisher(node, CameraInfo, sibling(image, 'camera_info'))
+        self.compressed = publisher(node, CompressedImage, f'{image}/compressed')
+        self.depth = publisher(node, Image, depth)
+        self.depth_info = publisher(node, CameraInfo, sibling(depth, 'camera_info'))
+        self.points = publisher(node, PointCloud2, f'{camera}/points')
+
+    def wanted(self) -> tuple[str, ...]:
+        """Outputs that somebody subscribes to; camera_info alone needs no rendering."""
+        outputs = []
+        if _heard(self.image) or _heard(self.compressed):
+            outputs.append('image')
+        if _heard(self.depth) or _heard(self.points):
+            outputs.append('depth')
+        if not outputs and (_heard(self.info) or _heard(self.depth_info)):
+            outputs.append('info')
+        return tuple(outputs)
+
+    def publish(self, capture: Capture) -> None:
+        """Send a frame to whoever subscribes; all messages carry the very same header."""
+        head = convert.header(self._stamp(capture.stamp), self.frame_id)
+        if capture.image is not None:
+            sensor = capture.model.sensor
+            pixels = encode(capture.image.numpy(force=True), sensor, bgr=self.bgr)
+            encoding = encoding_of(sensor, bgr=self.bgr)
+            if _heard(self.image):
+                self.image.publish(convert.image_message(pixels, encoding, head))
+            if _heard(self.compressed):
+                self.compressed.publish(convert.compressed_message(
+                    pixels, encoding, head, quality=self._live().jpeg_quality))
+        if _heard(self.info):
+            self.info.publish(convert.camera_info_message(capture.info, head))
+        if _heard(self.depth_info):
+            self.depth_info.publish(convert.camera_info_message(capture.depth_info, head))
+        if capture.depth is not None:
+            self._publish_depth(capture, head)
+
+    def _publish_depth(self, capture: Capture, head: convert.Header) -> None:
+        depth, live = capture.depth.numpy(force=True), self._live()
+        limits = {'range_min': live.depth_range_min, 'range_max': live.depth_range_max}
+        if _heard(self.depth):
+            self.depth.publish(convert.depth_message(depth, head, **limits))
+        if _heard(self.points):
+            matrix = np.reshape(capture.depth_info.k, (3, 3))
+            points = points_from_depth(depth, matrix, stride=live.points_stride, **limits)
+            self.points.publish(convert.cloud_message(points, head))
+
+    def heard(self) -> bool:
+        """Whether anybody subscribes to anything here."""
+        return bool(self.wanted())
+
+
+class VehiclePublishers:
+    """Odometry, TF, joint states and the clock."""
+
+    def __init__(self, node: Node, simulator: Simulator, options: NodeOptions,
+                 stamp: Callable[[int], int], *, publish_clock: bool) -> None:
+        """Create the publishers."""
+        self._simulator, self._options, self._stamp = simulator, options, stamp
+        self.odom = publisher(node, Odometry, 'odom')
+        self.joints = publisher(node, JointState, 'joint_states')
+        self.clock = publisher(node, Clock, '/clock') if publish_clock else None
+        self.tf = self.tf_static = None
+        if TFMessage is not None:
+            self.tf = publisher(node, TFMessage, '/tf', QoSProfile(depth=100))
+            self.tf_static = publisher(node, TFMessage, '/tf_static', QoSProfile(
+                depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+
+    def publish(self) -> None:
+        """Send the state of now."""
+        simulator, options = self._simulator, self._options
+        stamp = self._stamp(simulator.time)
+        if self.clock and _heard(self.clock):
+            self.clock.publish(convert.clock_message(stamp))
+        head = convert.header(stamp, options.odom_frame)
+        world = simulator.world
+        if _heard(self.odom):
+            self.odom.publish(convert.odometry_message(
+                world.T_world_base(), *world.twist_base(), head, options.base_frame))
+        if self.tf and _heard(self.tf):
+            self.tf.publish(TFMessage(transforms=[convert.transform_message(
+                world.T_world_base(), head, options.base_frame)]))
+        if _heard(self.joints):
+            self.joints.publish(convert.joint_state_message(
+                *world.joints(), convert.header(stamp, '')))
+
+    def publish_static(self, frames: dict[str, str]) -> None:
+        """
+        Send where the cameras sit on the vehicle, once and for all.
+
+        :param frames: camera -> its optical frame.
+        """
+        if self.tf_static is None:
+            return
+        world, transforms = self._simulator.world, []
+        head = convert.header(self._stamp(self._simulator.time), self._options.base_frame)
+        for camera, frame in frames.items():
+            T_base_optical = invert(world.T_world_base()) @ world.T_world_optical(camera)
+            T_link_optical = T_LINK_OPTICAL.to(T_base_optical)
+            transforms.append(convert.transform_message(
+                T_base_optical @ invert(T_link_optical), head, f'{camera}_link'))
+            transforms.append(convert.transform_message(
+                T_link_optical, convert.header(self._stamp(self._simulator.time),
+                                               f'{camera}_link'), frame))
+        self.tf_static.publish(TFMessage(transforms=transforms))
+
+    def heard(self) -> bool:
+        """Whether anybody listens to the vehicle or to the clock."""
+        return any(_heard(p) for p in (self.odom, self.joints, self.clock, self.tf) if p)
+
+
+def _heard(topic: Publisher) -> bool:
+    return topic.get_subscription_count() > 0
