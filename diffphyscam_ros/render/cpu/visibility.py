@@ -4,9 +4,9 @@ Which triangle does each pixel see? Tile-binned rasterisation of exact, snapped 
 Vertices are snapped to 1/256 px, and coverage follows the top-left rule in integer arithmetic:
 a pixel centre on an edge shared by two triangles belongs to exactly one of them, so meshes have
 neither cracks nor double hits. Edge functions at pixel centres all have the same value modulo
-256; floor(E / 256) therefore decides exactly and fits 32 bits within a tile, so that a block of 4x4
-pixels is tested at once in vector registers. Depth is z/w, affine on the screen. Every tile is drawn by one
-thread in triangle order, so the result does not depend on the number of threads.
+256; floor(E / 256) therefore decides exactly and fits 32 bits within a tile, so that a block of
+4x4 pixels is tested at once in vector registers. Depth is z/w, affine on the screen. Every tile
+is drawn by one thread in triangle order, so the result does not depend on the number of threads.
 
 The algorithm is that of CudaRaster (Laine and Karras, HPG 2011), reshaped for a CPU's caches.
 """
