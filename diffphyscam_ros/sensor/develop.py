@@ -92,9 +92,10 @@ def _develop(image, numbers, capacity, pattern, mosaic, matrix, lookup, seed, no
                 for c in range(channels):
                     k = colour if colour >= 0 else c
                     light = image[n, v, u, k] * slope[k]
-                    if channels == 1 and colour < 0:            # mono: the sum of the colours
+                    if channels == 1 and colour < 0:            # mono: the mean of the colours
                         for j in range(1, colours):
                             light += image[n, v, u, j] * slope[j]
+                        light /= np.float32(colours)
                     electrons = light + dark[k]
                     if noisy:
                         electrons += light * prnu[k] * pattern[v, u, c, 0]

@@ -1,5 +1,5 @@
 """
-The colour filter: three colours at each pixel, their sum, or one colour of a Bayer mosaic.
+The colour filter: three colours at each pixel, their mean, or one colour of a Bayer mosaic.
 
 A Bayer pixel sees one of red, green and blue; the four orders name the colours of the first two
 pixels of row 0, then of row 1 (sensor_msgs bayer_rggb8 and so on).
@@ -20,7 +20,7 @@ def filter_colors(electrons: Tensor, color_filter: str) -> Tensor:
     if color_filter == 'rgb':
         return electrons
     if color_filter == 'mono':
-        return electrons.sum(-1, keepdim=True)
+        return electrons.mean(-1, keepdim=True)
     if electrons.shape[-1] != 3:
         raise InputError(f'A {color_filter} mosaic needs red, green and blue; the image has '
                          f'{electrons.shape[-1]} channels.')

@@ -45,7 +45,7 @@ class Sensor:
 
     pixel_pitch: Number = field(6e-6, unit='m', above=0)
     color_filter: Literal['rgb', 'mono', 'rggb', 'bggr', 'gbrg', 'grbg'] = 'rgb'
-    """What a pixel delivers: three colours, one sum, or its own colour of a Bayer mosaic."""
+    """What a pixel delivers: three colours, their mean, or its own colour of a Bayer mosaic."""
     quantum_efficiency: PerChannel = field((0.40, 0.52, 0.38), above=0)
     """Electrons per photon, colour filter and lens transmission included."""
     scene_illuminance: Number = field(500.0, unit='lux', above=0)
