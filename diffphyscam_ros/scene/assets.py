@@ -83,7 +83,7 @@ def _read(path: Path):
     logging.getLogger('trimesh').setLevel(logging.ERROR)
     options = {}
     if path.suffix.lower() == '.obj':
-        options = {'split_objects': False, 'group_material': True, 'maintain_order': True}
+        options = {'split_objects': False, 'group_material': True}
     try:
         scene = trimesh.load(str(path), force='scene', process=False, **options)
     except Exception as error:   # parsers raise whatever the broken byte led them to

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pybullet_data
+import torch
 
 from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.geometry import quaternion_from_rotation
 from diffphyscam_ros.scene import ground, props, textures
 from diffphyscam_ros.scene.assets import load_asset, MESH_SUFFIXES, Part
 from diffphyscam_ros.scene.boards import make_pattern, Pattern
@@ -176,9 +178,9 @@ class Builder:
         if board.stand:
             legs = _legs(board, width, height, rotation)
             parts += [Part(legs, plain((0.20, 0.20, 0.22), roughness=0.4, metallic=0.6))]
-        quaternion = _quaternion(rotation)
         shape = self._shape('GEOM_BOX', halfExtents=(width / 2, height / 2, _BOARD_THICKNESS / 2))
-        self._add(board.name, 'board', parts, board.xyz, quaternion, shape)
+        self._add(board.name, 'board', parts, board.xyz, quaternion(rotation),
+                  shape)
 
     def _add_model(self, model: Model) -> None:
         client = self._client
@@ -302,9 +304,9 @@ def rotation_rpy(rpy_degrees: Iterable[float]) -> np.ndarray:
                      [-sp, cp * sr, cp * cr]])
 
 
-def _quaternion(rotation: np.ndarray) -> tuple[float, ...]:
-    from scipy.spatial.transform import Rotation
-    return tuple(map(float, Rotation.from_matrix(rotation).as_quat()))
+def quaternion(rotation: np.ndarray) -> tuple[float, ...]:
+    """Quaternion (x, y, z, w) of a rotation matrix (3, 3)."""
+    return tuple(quaternion_from_rotation(torch.from_numpy(np.array(rotation, float))).tolist())
 
 
 def _above(xyz, lift: float) -> tuple[float, float, float]:

@@ -14,7 +14,7 @@ from diffphyscam_ros.io.files import existing_file
 from diffphyscam_ros.render.environment import split_sun
 from diffphyscam_ros.render.sky import daylight
 from diffphyscam_ros.scene.boards import Pattern
-from diffphyscam_ros.scene.build import Builder, rotation_rpy, SEMANTIC_NAMES
+from diffphyscam_ros.scene.build import Builder, quaternion, rotation_rpy, SEMANTIC_NAMES
 from diffphyscam_ros.scene.client import Client
 from diffphyscam_ros.scene.config import load_scene, SceneConfig, SkyConfig
 from diffphyscam_ros.scene.light import DirectionalLight, Environment
@@ -183,7 +183,7 @@ class World:
         for body in self._bodies(name):
             com = self._client.getDynamicsInfo(body, -1)[3:5]
             self._client.resetBasePositionAndOrientation(body, *self._client.multiplyTransforms(
-                tuple(pose[:3, 3]), _quaternion(rotation), *com))
+                tuple(pose[:3, 3]), quaternion(rotation), *com))
         self._place_static()
 
     # -- rendering -----------------------------------------------------------------------------
@@ -345,8 +345,3 @@ def _matrices(positions: np.ndarray, quaternions: np.ndarray) -> np.ndarray:
     matrices[:, 1, 2], matrices[:, 2, 1] = 2 * (y * z - x * w), 2 * (y * z + x * w)
     matrices[:, :3, 3], matrices[:, 3, 3] = positions, 1
     return matrices
-
-
-def _quaternion(rotation: np.ndarray) -> tuple[float, ...]:
-    from scipy.spatial.transform import Rotation
-    return tuple(map(float, Rotation.from_matrix(rotation).as_quat()))
