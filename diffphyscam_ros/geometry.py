@@ -107,3 +107,26 @@ def look_at(eye: Tensor, target: Tensor, *, up: Tensor | None = None) -> Tensor:
                                           dim=-1)
     down = torch.linalg.cross(forward, right)
     return from_parts(torch.stack([right, down, forward], -1), eye)
+
+
+def log_so3(rotation: Tensor) -> Tensor:
+    """Axis-angle vector (*batch, 3) [rad] of rotations (*batch, 3, 3), shorter than pi."""
+    quaternion = quaternion_from_rotation(rotation)
+    vector, w = quaternion[..., :3], quaternion[..., 3:]
+    sine = (vector * vector).sum(-1, keepdim=True).clamp_min(1e-24).sqrt()
+    # angle / sine of the half angle; its limit 2 / w keeps the gradient at the identity.
+    scale = torch.where(sine < 1e-6, 2 / w, 2 * torch.atan2(sine, w) / sine)
+    return vector * scale
+
+
+def interpolate_pose(T_a_b: Tensor, T_a_c: Tensor, share: Tensor | float) -> Tensor:
+    """
+    Pose (*batch, 4, 4) at ``share`` of the way from ``T_a_b`` to ``T_a_c``, frame by frame.
+
+    Rotation along the shortest arc, translation along the line.
+    """
+    share = torch.as_tensor(share, dtype=T_a_b.dtype, device=T_a_b.device)[..., None]
+    rotation = T_a_b[..., :3, :3]
+    turn = log_so3(rotation.mT @ T_a_c[..., :3, :3])
+    start, stop = T_a_b[..., :3, 3], T_a_c[..., :3, 3]
+    return from_parts(rotation @ exp_so3(share * turn), start + share * (stop - start))

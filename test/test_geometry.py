@@ -77,3 +77,22 @@ def test_look_at_puts_the_target_on_the_axis_and_the_sky_up():
         [0., 0, 1])]))
     assert torch.allclose(seen[0, :2], torch.zeros(2, dtype=F64), atol=1e-12)
     assert seen[0, 2] > 0 and seen[1, 1] < 0   # higher in the world is up the image: -y
+
+
+def test_log_undoes_exp_and_has_a_gradient_at_the_identity():
+    vectors = 0.9 * torch.randn(50, 3, generator=torch.Generator().manual_seed(3), dtype=F64)
+    assert torch.allclose(geometry.log_so3(geometry.exp_so3(vectors)), vectors, atol=1e-12)
+    small = torch.full((3,), 1e-9, dtype=F64, requires_grad=True)
+    slope = torch.autograd.functional.jacobian(
+        lambda v: geometry.log_so3(geometry.exp_so3(v)), small)
+    assert torch.allclose(slope, torch.eye(3, dtype=F64), atol=1e-6)
+
+
+def test_interpolated_pose_meets_both_ends_and_turns_evenly():
+    a, b = (geometry.from_parts(geometry.rotation_from_quaternion(q), torch.randn(3, dtype=F64))
+            for q in random_quaternions(2))
+    ends = geometry.interpolate_pose(a.expand(2, 4, 4), b.expand(2, 4, 4), torch.tensor([0., 1.]))
+    assert torch.allclose(ends, torch.stack([a, b]), atol=1e-12)
+    quarter = geometry.interpolate_pose(a, b, 0.25)
+    turned = geometry.log_so3(a[:3, :3].mT @ quarter[:3, :3])
+    assert torch.allclose(4 * turned, geometry.log_so3(a[:3, :3].mT @ b[:3, :3]), atol=1e-12)
