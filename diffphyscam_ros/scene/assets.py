@@ -181,15 +181,24 @@ def _appearance(geometry, suffix: str, name: str, path: Path):
 def _simple(source, name: str, path: Path) -> Material:
     shine = source.glossiness if source.glossiness is not None else 20.0
     roughness = float(np.clip((2 / (max(shine, 0.0) + 2)) ** 0.25, 0.05, 1.0))  # Blinn to GGX
-    roughness = float(getattr(source, 'kwargs', {}).get('pr', roughness)
-                      if isinstance(getattr(source, 'kwargs', {}).get('pr', None), (int, float))
-                      else roughness)
+    extra = {k.lower(): v for k, v in source.kwargs.items()}       # Pr and Pm, where given
+    roughness, metallic = _number(extra.get('pr'), roughness), _number(extra.get('pm'), 0.0)
     name = str(getattr(source, 'name', '') or name)
     diffuse = np.asarray(source.diffuse)[:3] / 255.0
     if source.image is None:
-        return plain(diffuse, roughness=roughness, name=name)
+        return plain(diffuse, roughness=roughness, metallic=metallic, name=name)
     # Exporters write any grey as Kd beside a texture; PyBullet and viewers ignore it then.
-    return textured(_pixels(source.image, str(path)), roughness=roughness, name=name)
+    return textured(_pixels(source.image, str(path)), roughness=roughness, metallic=metallic,
+                    name=name)
+
+
+def _number(value: object, default: float) -> float:
+    """Return a finite number in [0, 1] from an MTL entry, or the default."""
+    try:
+        number = float(np.ravel(value)[0])
+    except (TypeError, ValueError, IndexError):
+        return default
+    return number if 0 <= number <= 1 else default
 
 
 def _pbr(source, name: str, path: Path, *, linear: bool) -> Material:

@@ -120,6 +120,7 @@ def _varied(mesh: Mesh, rng: np.random.Generator, amount: float, *, scale: float
             direction = rng.normal(size=2)
             direction *= 2 * np.pi * 1.9 ** octave / (scale * np.linalg.norm(direction))
             value += np.sin(points @ direction + rng.uniform(0, 7)) / (1 + octave)
-    colors = np.exp(amount * value / 2.0)[:, None].clip(0.4, 1.6) * np.ones(3)
+    shade = np.exp(amount * value / 2.0)
+    colors = (shade / shade.max())[:, None] * np.ones(3)       # glTF wants them in [0, 1]
     return make_mesh(mesh.positions.numpy(), mesh.triangles.numpy(), mesh.normals.numpy(),
                      mesh.uvs.numpy(), colors)

@@ -43,7 +43,7 @@ def asphalt(rng: np.random.Generator, size: int = 1024) -> Array:
     """Worn asphalt with bright and dark grains; meant for a tile of 2 to 3 m."""
     grain = noise(size, size // 4, rng, octaves=3, gain=0.8)
     patch = noise(size, 4, rng, octaves=5, gain=0.6)
-    value = 0.105 * np.exp(0.30 * grain + 0.10 * patch)
+    value = 0.125 * np.exp(0.30 * grain + 0.10 * patch)
     stone = noise(size, size // 4, rng, octaves=1)
     value = np.where(stone > 2.0, value * 2.2, np.where(stone < -1.9, value * 0.45, value))
     crack = np.abs(noise(size, 2, rng, octaves=6, gain=0.62))
@@ -69,7 +69,7 @@ def grass(rng: np.random.Generator, size: int = 512) -> Array:
     """Meadow seen from above."""
     blades = noise(size, size // 8, rng, octaves=3, gain=0.9)
     patch = noise(size, 4, rng, octaves=5, gain=0.6)
-    value = 0.105 * np.exp(0.38 * blades + 0.15 * patch)
+    value = 0.135 * np.exp(0.38 * blades + 0.15 * patch)
     dry = (0.5 + 0.25 * patch + 0.12 * blades).clip(0, 1)[..., None]
     green, straw = np.array([0.62, 1.0, 0.28]), np.array([1.25, 1.0, 0.45])
     return (value[..., None] * (green * (1 - dry) + straw * dry)).clip(0, 1).astype(np.float32)
@@ -134,7 +134,7 @@ def container(rng: np.random.Generator, size: int = 512, *, color=(0.10, 0.24, 0
     streak = cv2.GaussianBlur(rust, (0, 0), sigmaX=1, sigmaY=size / 24)
     value = 0.9 + 0.08 * ridge + 1.6 * edge + 0.05 * rust
     paint = srgb_to_linear(np.array(color) * 1.15) * value[..., None]
-    mask = 1 / (1 + np.exp(-8 * (rust + 0.8 * streak / max(streak.std(), 1e-6) - 2.9)))
+    mask = 1 / (1 + np.exp(-8 * (rust + 0.8 * streak / max(streak.std(), 1e-6) - 3.6)))
     brown = np.array([0.17, 0.07, 0.03])
     mix = paint * (1 - mask[..., None]) + brown * mask[..., None]
     return mix.clip(0, 1).astype(np.float32)
@@ -197,9 +197,10 @@ def bark(rng: np.random.Generator, size: int = 128) -> Array:
 
 def foliage(rng: np.random.Generator, size: int = 256) -> Array:
     """Leaves: dark gaps between lit clumps; multiplied by vertex colours."""
-    leaf = noise(size, size // 16, rng, octaves=4, gain=0.85)
-    clump = noise(size, 8, rng, octaves=3)
-    value = 0.55 * np.exp(0.50 * leaf + 0.18 * clump)
+    leaf = noise(size, size // 16, rng, octaves=4, gain=0.95)
+    clump = noise(size, 16, rng, octaves=3)
+    value = 0.60 * np.exp(0.75 * leaf + 0.25 * clump)
+    value = np.where(leaf < -0.9, 0.25 * value, value)
     hue = (0.5 + 0.2 * clump)[..., None]
     tone = np.array([0.62, 1.0, 0.30]) * (1 - hue) + np.array([0.95, 1.0, 0.34]) * hue
     return (value[..., None] * tone).clip(0, 1).astype(np.float32)

@@ -30,13 +30,14 @@ class World:
     """
     A vehicle in a scene, with physics.
 
-    ``scene`` holds all geometry once; after every step only ``transforms()`` changes.
+    ``scene`` holds all geometry once; after every step only ``transforms()`` changes. ``client``
+    is the PyBullet connection, ``visuals`` say which body and link each instance belongs to.
     """
 
     def __init__(self, config: SceneConfig) -> None:
         self.config = config
         self.time_step = config.time_step
-        self._client = client = Client()
+        self.client = client = Client()
         client.setGravity(0, 0, -GRAVITY)
         client.setTimeStep(self.time_step)
         client.setPhysicsEngineParameter(deterministicOverlappingPairs=1)
@@ -78,20 +79,20 @@ class World:
 
     def _step_once(self) -> None:
         self._vehicle.step(self.time_step)
-        self._client.stepSimulation()
+        self.client.stepSimulation()
 
     def reset(self) -> None:
         """Back to time 0, bit for bit: the same commands then give the same motion."""
         for body, pose in self._start_poses.items():
-            self._client.resetBasePositionAndOrientation(body, *pose)
-        self._client.restoreState(self._start)
+            self.client.resetBasePositionAndOrientation(body, *pose)
+        self.client.restoreState(self._start)
         self._vehicle.stop_now()
         self._place_static()
         self.time = 0.0
 
     def close(self) -> None:
         """Free the physics; the scene stays usable."""
-        self._client.close()
+        self.client.close()
 
     def __enter__(self) -> 'World':
         return self
@@ -112,7 +113,7 @@ class World:
         index = self._link(link)
         if index < 0:
             return self.T_world_base()
-        state = self._client.getLinkState(self._vehicle.body, index, computeForwardKinematics=1)
+        state = self.client.getLinkState(self._vehicle.body, index, computeForwardKinematics=1)
         return torch.from_numpy(_matrix(state[4], state[5]))
 
     def T_world_optical(self, camera: str) -> Tensor:
@@ -181,10 +182,15 @@ class World:
             raise InputError(f'the pose for {name!r} is not a rigid transform; '
                              'pass a finite 4x4 matrix with a rotation.')
         for body in self._bodies(name):
-            com = self._client.getDynamicsInfo(body, -1)[3:5]
-            self._client.resetBasePositionAndOrientation(body, *self._client.multiplyTransforms(
+            com = self.client.getDynamicsInfo(body, -1)[3:5]
+            self.client.resetBasePositionAndOrientation(body, *self.client.multiplyTransforms(
                 tuple(pose[:3, 3]), quaternion(rotation), *com))
         self._place_static()
+
+    @property
+    def visuals(self) -> tuple[Visual, ...]:
+        """What can be seen, in the order of ``scene.instances``."""
+        return tuple(self._built.visuals)
 
     # -- rendering -----------------------------------------------------------------------------
 
@@ -206,7 +212,7 @@ class World:
         for number, places in moving.items():
             links = sorted({link for _, link in places if link >= 0})
             targets = [(i, links.index(k) + 1 if k >= 0 else 0) for i, k in places]
-            com = base_from_com(self._client, number)
+            com = base_from_com(self.client, number)
             if links:
                 self._jointed.append((number, links, com, *zip(*targets, strict=True)))
             else:
@@ -218,7 +224,7 @@ class World:
             self._T_world_instance[index] = self._link_matrix(visual)
 
     def _update_moving(self) -> None:
-        client, poses, index = self._client, [], []
+        client, poses, index = self.client, [], []
         for body, links, com, where, which in self._jointed:
             base = client.multiplyTransforms(*client.getBasePositionAndOrientation(body), *com)
             states = client.getLinkStates(body, links, computeForwardKinematics=1)
@@ -236,12 +242,12 @@ class World:
     def _link_matrix(self, visual: Visual) -> np.ndarray:
         if visual.link < 0:
             return self._body_matrix(visual.body)
-        state = self._client.getLinkState(visual.body, visual.link, computeForwardKinematics=1)
+        state = self.client.getLinkState(visual.body, visual.link, computeForwardKinematics=1)
         return _matrix(state[4], state[5])
 
     def _body_matrix(self, body: int) -> np.ndarray:
-        pose = self._client.getBasePositionAndOrientation(body)
-        return _matrix(*self._client.multiplyTransforms(*pose, *base_from_com(self._client, body)))
+        pose = self.client.getBasePositionAndOrientation(body)
+        return _matrix(*self.client.multiplyTransforms(*pose, *base_from_com(self.client, body)))
 
     def _make_scene(self) -> Scene:
         meshes, materials = _Numbered(), _Numbered()
