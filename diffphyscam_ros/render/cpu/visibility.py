@@ -187,120 +187,149 @@ def _copy_tile(tile, out, left, top, right, bottom, limit):
             out[y, x] = min(tile[row + blocks, lane + ((x - left) & 3)], limit)
 
 
-@kernel
-def _visibility(pos, tri, height, width, cull, triangle_out, depth_out, with_triangle):
-    vertices, triangles = pos.shape[0], tri.shape[0]
-    tiles_x = (width + TILE_WIDTH - 1) >> TILE_WIDTH_LOG2
-    tiles_y = (height + TILE_HEIGHT - 1) >> TILE_HEIGHT_LOG2
-    tiles = tiles_x * tiles_y
-    snapped = np.empty((vertices, 4), np.int32)
-    depth = snapped.view(np.float32)  # column 3
-    for chunk in numba.prange(CHUNKS):
-        _project(pos, height, width, snapped, depth, chunk * vertices // CHUNKS,
-                 (chunk + 1) * vertices // CHUNKS)
+@serial
+def _bin(pos, tri, snapped, height, width, cull, start, stop, survivor, span, counts):
+    """
+    List the triangles of [start, stop) that may cover a pixel centre, and the tiles they touch.
 
-    # Which triangles touch which tiles: count, ...
-    survivor = np.empty(triangles, np.int32)
-    span = np.empty(triangles, np.int64)
-    survivors = np.zeros(CHUNKS, np.int64)
-    counts = np.zeros((CHUNKS, tiles), np.int64)
-    for chunk in numba.prange(CHUNKS):
-        polygon, scratch = np.empty((MAX_CORNERS, 4)), np.empty((MAX_CORNERS, 4))
-        corners = np.empty((MAX_CORNERS, 2), np.int64)
-        corner_depth = np.empty(MAX_CORNERS, np.float32)
-        start = chunk * triangles // CHUNKS
-        kept = start
-        for t in range(start, (chunk + 1) * triangles // CHUNKS):
-            i0, i1, i2 = np.int64(tri[t, 0]), np.int64(tri[t, 1]), np.int64(tri[t, 2])
-            if min(i0, i1, i2) < 0 or max(i0, i1, i2) >= vertices:
+    :return: the end of the list, which begins at ``start`` in ``survivor`` and ``span``.
+    """
+    vertices = pos.shape[0]
+    tiles_x = (width + TILE_WIDTH - 1) >> TILE_WIDTH_LOG2
+    polygon, scratch = np.empty((MAX_CORNERS, 4)), np.empty((MAX_CORNERS, 4))
+    corners = np.empty((MAX_CORNERS, 2), np.int64)
+    corner_depth = np.empty(MAX_CORNERS, np.float32)
+    kept = start
+    for t in range(start, stop):
+        i0, i1, i2 = np.int64(tri[t, 0]), np.int64(tri[t, 1]), np.int64(tri[t, 2])
+        if min(i0, i1, i2) < 0 or max(i0, i1, i2) >= vertices:
+            continue
+        c0, c1, c2 = snapped[i0, 2], snapped[i1, 2], snapped[i2, 2]
+        code = c0 | c1 | c2
+        if code & INVALID or c0 & c1 & c2:
+            continue
+        if code & NEEDS_CLIP:
+            count = _clip_and_snap(pos, i0, i1, i2, height, width, polygon, scratch, corners,
+                                   corner_depth)
+            if count == 0:
                 continue
-            c0, c1, c2 = snapped[i0, 2], snapped[i1, 2], snapped[i2, 2]
-            code = c0 | c1 | c2
-            if code & INVALID or c0 & c1 & c2:
+            low_x = high_x = corners[0, 0]
+            low_y = high_y = corners[0, 1]
+            for a in range(1, count):
+                low_x, high_x = min(low_x, corners[a, 0]), max(high_x, corners[a, 0])
+                low_y, high_y = min(low_y, corners[a, 1]), max(high_y, corners[a, 1])
+        else:
+            x0, x1, x2 = np.int64(snapped[i0, 0]), snapped[i1, 0], snapped[i2, 0]
+            y0, y1, y2 = np.int64(snapped[i0, 1]), snapped[i1, 1], snapped[i2, 1]
+            area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+            if area == 0 or area * cull > 0:
                 continue
-            if code & NEEDS_CLIP:
-                count = _clip_and_snap(pos, i0, i1, i2, height, width, polygon, scratch,
-                                       corners, corner_depth)
-                if count == 0:
-                    continue
-                low_x, low_y, high_x, high_y = corners[0, 0], corners[0, 1], corners[0, 0], \
-                    corners[0, 1]
-                for a in range(1, count):
-                    low_x, high_x = min(low_x, corners[a, 0]), max(high_x, corners[a, 0])
-                    low_y, high_y = min(low_y, corners[a, 1]), max(high_y, corners[a, 1])
-            else:
-                x0, x1, x2 = snapped[i0, 0], snapped[i1, 0], snapped[i2, 0]
-                y0, y1, y2 = snapped[i0, 1], snapped[i1, 1], snapped[i2, 1]
-                area = np.int64(x1 - x0) * (y2 - y0) - np.int64(x2 - x0) * (y1 - y0)
-                if area == 0 or area * cull > 0:
-                    continue
-                low_x, high_x = np.int64(min(x0, x1, x2)), np.int64(max(x0, x1, x2))
-                low_y, high_y = np.int64(min(y0, y1, y2)), np.int64(max(y0, y1, y2))
-            packed = _tile_range(low_x, low_y, high_x, high_y, height, width)
-            if packed < 0:
-                continue
-            survivor[kept] = t
-            span[kept] = packed
-            kept += 1
-            for ty in range((packed >> 24) & 4095, ((packed >> 36) & 4095) + 1):
-                for tx in range(packed & 4095, ((packed >> 12) & 4095) + 1):
-                    counts[chunk, ty * tiles_x + tx] += 1
-        survivors[chunk] = kept
-    # ... find each list's place, ...
+            low_x, high_x = min(x0, x1, x2), max(x0, x1, x2)
+            low_y, high_y = min(y0, y1, y2), max(y0, y1, y2)
+        packed = _tile_range(low_x, low_y, high_x, high_y, height, width)
+        if packed < 0:
+            continue
+        survivor[kept] = t
+        span[kept] = packed
+        kept += 1
+        for ty in range((packed >> 24) & 4095, ((packed >> 36) & 4095) + 1):
+            for tx in range(packed & 4095, ((packed >> 12) & 4095) + 1):
+                counts[ty * tiles_x + tx] += 1
+    return kept
+
+
+@serial
+def _prefix_sums(counts, tile_start):
+    """Turn ``counts`` (CHUNKS, tiles) into places in one long list; return its length."""
     total = 0
-    tile_start = np.empty(tiles + 1, np.int64)
-    for tile in range(tiles):
+    for tile in range(counts.shape[1]):
         tile_start[tile] = total
         for chunk in range(CHUNKS):
             count = counts[chunk, tile]
             counts[chunk, tile] = total
             total += count
-    tile_start[tiles] = total
-    # ... and fill it, in triangle order.
+    tile_start[counts.shape[1]] = total
+    return total
+
+
+@serial
+def _list(survivor, span, tiles_x, start, stop, place, listed):
+    """Append triangles to the lists of their tiles; ``place`` (tiles,) is where each goes on."""
+    for s in range(start, stop):
+        packed = span[s]
+        for ty in range((packed >> 24) & 4095, ((packed >> 36) & 4095) + 1):
+            for tx in range(packed & 4095, ((packed >> 12) & 4095) + 1):
+                tile = ty * tiles_x + tx
+                listed[place[tile]] = survivor[s]
+                place[tile] += 1
+
+
+@serial
+def _draw_tiles(pos, tri, snapped, depth, height, width, cull, listed, tile_start, worker,
+                triangle_out, depth_out, with_triangle):
+    """Draw every CHUNKS-th tile from ``worker`` on."""
+    tiles_x = (width + TILE_WIDTH - 1) >> TILE_WIDTH_LOG2
+    tile_depth = np.empty((TILE_HEIGHT // 4 * BLOCKS_PER_ROW, LANES), np.float32)
+    tile_triangle = np.empty((TILE_HEIGHT // 4 * BLOCKS_PER_ROW, LANES), np.int32)
+    polygon, scratch = np.empty((MAX_CORNERS, 4)), np.empty((MAX_CORNERS, 4))
+    corners = np.empty((MAX_CORNERS, 2), np.int64)
+    corner_depth = np.empty(MAX_CORNERS, np.float32)
+    for tile in range(worker, tile_start.shape[0] - 1, CHUNKS):
+        left, top = (tile % tiles_x) << TILE_WIDTH_LOG2, (tile // tiles_x) << TILE_HEIGHT_LOG2
+        right, bottom = min(left + TILE_WIDTH, width), min(top + TILE_HEIGHT, height)
+        tile_depth[:] = _EMPTY
+        if with_triangle:
+            tile_triangle[:] = -1
+        for item in range(tile_start[tile], tile_start[tile + 1]):
+            t = listed[item]
+            i0, i1, i2 = tri[t, 0], tri[t, 1], tri[t, 2]
+            x0, y0, z0 = np.int64(snapped[i0, 0]), np.int64(snapped[i0, 1]), depth[i0, 3]
+            x1, y1, z1 = np.int64(snapped[i1, 0]), np.int64(snapped[i1, 1]), depth[i1, 3]
+            x2, y2, z2 = np.int64(snapped[i2, 0]), np.int64(snapped[i2, 1]), depth[i2, 3]
+            pieces = 1
+            clipped = (snapped[i0, 2] | snapped[i1, 2] | snapped[i2, 2]) & NEEDS_CLIP
+            if clipped:
+                pieces = _clip_and_snap(pos, i0, i1, i2, height, width, polygon, scratch,
+                                        corners, corner_depth) - 2
+                x0, y0, z0 = corners[0, 0], corners[0, 1], corner_depth[0]
+            for piece in range(pieces):
+                if clipped:
+                    x1, y1 = corners[piece + 1, 0], corners[piece + 1, 1]
+                    x2, y2 = corners[piece + 2, 0], corners[piece + 2, 1]
+                    z1, z2 = corner_depth[piece + 1], corner_depth[piece + 2]
+                _draw(x0, y0, z0, x1, y1, z1, x2, y2, z2, t, left, top, right, bottom, cull,
+                      tile_depth, tile_triangle, with_triangle)
+        _copy_tile(tile_depth, depth_out, left, top, right, bottom, np.float32(1))
+        if with_triangle:
+            _copy_tile(tile_triangle, triangle_out, left, top, right, bottom,
+                       np.int32(0x7fffffff))
+
+
+@kernel
+def _visibility(pos, tri, height, width, cull, triangle_out, depth_out, with_triangle):
+    vertices, triangles = pos.shape[0], tri.shape[0]
+    tiles_x = (width + TILE_WIDTH - 1) >> TILE_WIDTH_LOG2
+    tiles = tiles_x * ((height + TILE_HEIGHT - 1) >> TILE_HEIGHT_LOG2)
+    snapped = np.empty((vertices, 4), np.int32)
+    depth = snapped.view(np.float32)  # column 3
+    for chunk in numba.prange(CHUNKS):
+        _project(pos, height, width, snapped, depth, chunk * vertices // CHUNKS,
+                 (chunk + 1) * vertices // CHUNKS)
+    # Which triangles touch which tiles: count, find each list's place, fill it in order.
+    survivor, span = np.empty(triangles, np.int32), np.empty(triangles, np.int64)
+    stop, place = np.empty(CHUNKS, np.int64), np.zeros((CHUNKS, tiles), np.int64)
+    for chunk in numba.prange(CHUNKS):
+        stop[chunk] = _bin(pos, tri, snapped, height, width, cull, chunk * triangles // CHUNKS,
+                           (chunk + 1) * triangles // CHUNKS, survivor, span, place[chunk])
+    tile_start = np.empty(tiles + 1, np.int64)
+    total = _prefix_sums(place, tile_start)
     listed = np.empty(total, np.int32)
     for chunk in numba.prange(CHUNKS):
-        for s in range(chunk * triangles // CHUNKS, survivors[chunk]):
-            packed = span[s]
-            for ty in range((packed >> 24) & 4095, ((packed >> 36) & 4095) + 1):
-                for tx in range(packed & 4095, ((packed >> 12) & 4095) + 1):
-                    tile = ty * tiles_x + tx
-                    listed[counts[chunk, tile]] = survivor[s]
-                    counts[chunk, tile] += 1
-
+        _list(survivor, span, tiles_x, chunk * triangles // CHUNKS, stop[chunk], place[chunk],
+              listed)
     for worker in numba.prange(CHUNKS):
-        tile_depth = np.empty((TILE_HEIGHT // 4 * BLOCKS_PER_ROW, LANES), np.float32)
-        tile_triangle = np.empty((TILE_HEIGHT // 4 * BLOCKS_PER_ROW, LANES), np.int32)
-        polygon, scratch = np.empty((MAX_CORNERS, 4)), np.empty((MAX_CORNERS, 4))
-        corners = np.empty((MAX_CORNERS, 2), np.int64)
-        corner_depth = np.empty(MAX_CORNERS, np.float32)
-        for tile in range(worker, tiles, CHUNKS):
-            left, top = (tile % tiles_x) << TILE_WIDTH_LOG2, (tile // tiles_x) << TILE_HEIGHT_LOG2
-            right, bottom = min(left + TILE_WIDTH, width), min(top + TILE_HEIGHT, height)
-            tile_depth[:] = _EMPTY
-            if with_triangle:
-                tile_triangle[:] = -1
-            for item in range(tile_start[tile], tile_start[tile + 1]):
-                t = listed[item]
-                i0, i1, i2 = tri[t, 0], tri[t, 1], tri[t, 2]
-                if (snapped[i0, 2] | snapped[i1, 2] | snapped[i2, 2]) & NEEDS_CLIP:
-                    count = _clip_and_snap(pos, i0, i1, i2, height, width, polygon, scratch,
-                                           corners, corner_depth)
-                    for a in range(1, count - 1):
-                        _draw(corners[0, 0], corners[0, 1], corner_depth[0],
-                              corners[a, 0], corners[a, 1], corner_depth[a],
-                              corners[a + 1, 0], corners[a + 1, 1], corner_depth[a + 1],
-                              t, left, top, right, bottom, cull, tile_depth, tile_triangle,
-                              with_triangle)
-                else:
-                    _draw(np.int64(snapped[i0, 0]), np.int64(snapped[i0, 1]), depth[i0, 3],
-                          np.int64(snapped[i1, 0]), np.int64(snapped[i1, 1]), depth[i1, 3],
-                          np.int64(snapped[i2, 0]), np.int64(snapped[i2, 1]), depth[i2, 3],
-                          t, left, top, right, bottom, cull, tile_depth, tile_triangle,
-                          with_triangle)
-            _copy_tile(tile_depth, depth_out, left, top, right, bottom, np.float32(1))
-            if with_triangle:
-                _copy_tile(tile_triangle, triangle_out, left, top, right, bottom,
-                           np.int32(0x7fffffff))
+        _draw_tiles(pos, tri, snapped, depth, height, width, cull, listed, tile_start, worker,
+                    triangle_out, depth_out, with_triangle)
 
 
 def visibility(pos_clip, tri, height, width, *, cull=0, out=None):
