@@ -31,8 +31,8 @@ MAX_RENDER_RATIO = 16
 class Lens:
     """Everything before the sensor surface; numbers may be tensors that want gradients."""
 
-    width: int = field(640, unit='px', low=1)
-    height: int = field(480, unit='px', low=1)
+    width: int = field(640, unit='px', low=4)
+    height: int = field(480, unit='px', low=4)
     fx: Number = field(480.0, unit='px', above=0)
     """Camera matrix as OpenCV has it, at the calibrated focal length."""
     fy: Number = field(480.0, unit='px', above=0)

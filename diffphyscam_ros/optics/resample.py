@@ -88,25 +88,29 @@ def resample_frame(radiance: Tensor, depth: Tensor, position: Tensor, gain: Tens
     depths = depth.detach().reshape(-1, *depth.shape[-2:]).contiguous()
     out = torch.empty(len(source), height, width, source.shape[-1])
     out_depth = torch.empty(len(source), height, width)
-    _forward(source.numpy(), depths.numpy(), position.numpy(), gain.numpy(), out.numpy(),
-             out_depth.numpy())
+    _forward(source.view(-1).numpy(), tuple(source.shape), depths.view(-1).numpy(),
+             position.numpy(), gain.numpy(), out.flatten(2).numpy(), out_depth.numpy())
     return (out.reshape(*radiance.shape[:-3], *out.shape[1:]),
             out_depth.reshape(*radiance.shape[:-3], height, width))
 
 
-def weights(t):
-    """Weights of the four taps around fraction ``t`` in [0, 1); they sum to one."""
-    a, s, t2 = SHARPNESS, 1 - t, t * t
-    s2 = s * s
-    return (a * t * s2, 1 + t2 * ((a + 2) * t - (a + 3)), 1 + s2 * ((a + 2) * s - (a + 3)),
-            a * s * t2)
+def weights(t, a, one):
+    """
+    Weights of the four taps around fraction ``t`` in [0, 1); they sum to one.
+
+    The constants a = SHARPNESS and 1 come in the caller's precision: numba would compute in
+    float64 with literals.
+    """
+    s, t2 = one - t, t * t
+    s2, b, c = s * s, a + one + one, a + one + one + one
+    return a * t * s2, one + t2 * (b * t - c), one + s2 * (b * s - c), a * s * t2
 
 
-def weight_slopes(t):
-    """D weights / d t."""
-    a, s = SHARPNESS, 1 - t
-    return (a * s * (s - 2 * t), t * (3 * (a + 2) * t - 2 * (a + 3)),
-            -s * (3 * (a + 2) * s - 2 * (a + 3)), a * t * (2 * s - t))
+def weight_slopes(t, a, one):
+    """d weights / d t."""
+    s, b, c = one - t, a + one + one, a + one + one + one
+    b, c = b + b + b, c + c
+    return a * s * (s - t - t), t * (b * t - c), -s * (b * s - c), a * t * (s + s - t)
 
 
 def _resample_torch(radiance: Tensor, position: Tensor) -> Tensor:
@@ -117,7 +121,7 @@ def _resample_torch(radiance: Tensor, position: Tensor) -> Tensor:
     x0, y0 = x0.long(), y0.long()
     columns = [(x0 + i).clamp(0, width - 1) for i in (-1, 0, 1, 2)]
     rows = [(y0 + j).clamp(0, height - 1) for j in (-1, 0, 1, 2)]
-    wx, wy = weights(tx), weights(ty)
+    wx, wy = weights(tx, SHARPNESS, 1), weights(ty, SHARPNESS, 1)
     lx, ly = (1 - tx, tx), (1 - ty, ty)
     sharp, soft = 0, 0
     for j in range(4):
@@ -163,9 +167,9 @@ class _Resample(torch.autograd.Function):
         source = radiance.detach().reshape(-1, *radiance.shape[-3:]).contiguous()
         position = position.detach().float().contiguous()
         out = torch.empty(len(source), height, width, source.shape[-1])
-        nothing = np.zeros((0, 0, 0), np.float32)
-        _forward(source.numpy(), nothing, position.numpy(),
-                 np.zeros((0, 0), np.float32), out.numpy(), nothing)
+        _forward(source.view(-1).numpy(), tuple(source.shape), np.zeros(0, np.float32),
+                 position.numpy(), np.ones((height, width), np.float32),
+                 out.flatten(2).numpy(), np.zeros((0, 0, 0), np.float32))
         ctx.shape = radiance.shape
         ctx.source, ctx.position = source, position
         return out.reshape(*radiance.shape[:-3], *out.shape[1:])
@@ -284,67 +288,130 @@ def _map_backward(lens, k, equidistant, render, position, grad, partial):
         partial[v] = sums
 
 
+_A, _ONE, _HALF = np.float32(SHARPNESS), np.float32(1), np.float32(0.5)
+
+
+@inline
+def fold(first, w0, w1, w2, w3):
+    """Weights at the 4 taps from max(first, 0) on: what looks outside looks at the border."""
+    while first < 0:
+        first, w0, w1, w2, w3 = first + 1, w0 + w1, w2, w3, np.float32(0)
+    return w0, w1, w2, w3
+
+
+@inline
+def taps(place, length):
+    """First of 4 taps inside [0, length), their weights and the derivatives of those."""
+    low = int(math.floor(place))
+    t = place - np.float32(low)
+    w0, w1, w2, w3 = weights_kernel(t, _A, _ONE)
+    d0, d1, d2, d3 = slopes_kernel(t, _A, _ONE)
+    first = low - 1
+    if first < 0:
+        w0, w1, w2, w3 = fold(first, w0, w1, w2, w3)
+        d0, d1, d2, d3 = fold(first, d0, d1, d2, d3)
+        first = 0
+    elif first > length - 4:
+        w3, w2, w1, w0 = fold(length - 4 - first, w3, w2, w1, w0)
+        d3, d2, d1, d0 = fold(length - 4 - first, d3, d2, d1, d0)
+        first = length - 4
+    return first, w0, w1, w2, w3, d0, d1, d2, d3
+
+
+@inline
+def bilinear(place, length):
+    """First tap of 2 and the weight of the second."""
+    place = min(max(place, np.float32(0)), np.float32(length - 1))
+    first = min(int(place), length - 2)
+    return first, place - np.float32(first)
+
+
+@inline
+def resample_row(source, start, down, channels, sharp_at, soft_at, weight, gain, out):
+    """One row: out (W * channels,); offsets are unsigned, so numba need not check their sign."""
+    one, two, three = np.uint64(channels), np.uint64(2 * channels), np.uint64(3 * channels)
+    for u in range(sharp_at.size):
+        x0, x1, x2, x3 = weight[0, u], weight[1, u], weight[2, u], weight[3, u]
+        y0, y1, y2, y3 = weight[4, u], weight[5, u], weight[6, u], weight[7, u]
+        tx, ty, scale = weight[8, u], weight[9, u], gain[u]
+        for c in range(channels):
+            a = np.uint64(start + sharp_at[u] + c)
+            sharp = y0 * (x0 * source[a] + x1 * source[a + one] + x2 * source[a + two]
+                          + x3 * source[a + three])
+            a += down
+            sharp += y1 * (x0 * source[a] + x1 * source[a + one] + x2 * source[a + two]
+                           + x3 * source[a + three])
+            a += down
+            sharp += y2 * (x0 * source[a] + x1 * source[a + one] + x2 * source[a + two]
+                           + x3 * source[a + three])
+            a += down
+            sharp += y3 * (x0 * source[a] + x1 * source[a + one] + x2 * source[a + two]
+                           + x3 * source[a + three])
+            a = np.uint64(start + soft_at[u] + c)
+            top = source[a] + tx * (source[a + one] - source[a])
+            a += down
+            bottom = source[a] + tx * (source[a + one] - source[a])
+            out[u * channels + c] = scale * max(sharp, _HALF * (top + ty * (bottom - top)))
+
+
 @kernel
-def _forward(source, depths, position, gain, out, out_depth):
-    batch, h, w, channels = source.shape
+def _forward(source, shape, depths, position, gain, out, out_depth):
+    batch, h, w, channels = shape
+    width = position.shape[1]
+    down = np.uint64(w * channels)
     for v in numba.prange(position.shape[0]):
-        tap_x, tap_y = np.empty(4, np.int64), np.empty(4, np.int64)
+        weight = np.empty((10, width), np.float32)
+        sharp_at, soft_at = np.empty(width, np.int32), np.empty(width, np.int32)
+        nearest = np.empty(width, np.int32)
+        inside = True
+        for u in range(width):
+            px, py = position[v, u, 0], position[v, u, 1]
+            inside &= (px >= 1) & (px < w - 2) & (py >= 1) & (py < h - 2)
+        for u in range(width):
+            px, py = position[v, u, 0], position[v, u, 1]
+            if inside:                       # no branch in the loop: it runs 8 pixels at a time
+                column, row = np.int32(px), np.int32(py)
+                tx, ty = px - np.float32(column), py - np.float32(row)
+                x0, x1, x2, x3 = weights_kernel(tx, _A, _ONE)
+                y0, y1, y2, y3 = weights_kernel(ty, _A, _ONE)
+                first = ((row - np.int32(1)) * w + column - np.int32(1)) * channels
+            else:
+                column, x0, x1, x2, x3, _, _, _, _ = taps(px, w)
+                row, y0, y1, y2, y3, _, _, _, _ = taps(py, h)
+                first = (row * w + column) * channels
+                row, ty = bilinear(py, h)
+                column, tx = bilinear(px, w)
+            weight[0, u], weight[1, u], weight[2, u], weight[3, u] = x0, x1, x2, x3
+            weight[4, u], weight[5, u], weight[6, u], weight[7, u] = y0, y1, y2, y3
+            weight[8, u], weight[9, u] = tx, ty
+            sharp_at[u], soft_at[u] = first, (row * w + column) * channels
+            nearest[u] = (row + (ty >= _HALF)) * w + column + (tx >= _HALF)
         for n in range(batch):
-            for u in range(position.shape[1]):
-                px, py = position[v, u, 0], position[v, u, 1]
-                fx, fy = np.float32(math.floor(px)), np.float32(math.floor(py))
-                tx, ty = px - fx, py - fy
-                x0, y0 = np.int64(fx), np.int64(fy)
-                for i in range(4):
-                    tap_x[i] = min(max(x0 + i - 1, 0), w - 1)
-                    tap_y[i] = min(max(y0 + i - 1, 0), h - 1)
-                wx0, wx1, wx2, wx3 = weights_kernel(tx)
-                wy0, wy1, wy2, wy3 = weights_kernel(ty)
-                scale = gain[v, u] if gain.size else np.float32(1)
-                for c in range(channels):
-                    a1, a2 = source[n, tap_y[1], tap_x[1], c], source[n, tap_y[1], tap_x[2], c]
-                    b1, b2 = source[n, tap_y[2], tap_x[1], c], source[n, tap_y[2], tap_x[2], c]
-                    top = (wx0 * source[n, tap_y[0], tap_x[0], c]
-                           + wx1 * source[n, tap_y[0], tap_x[1], c]
-                           + wx2 * source[n, tap_y[0], tap_x[2], c]
-                           + wx3 * source[n, tap_y[0], tap_x[3], c])
-                    upper = (wx0 * source[n, tap_y[1], tap_x[0], c] + wx1 * a1 + wx2 * a2
-                             + wx3 * source[n, tap_y[1], tap_x[3], c])
-                    lower = (wx0 * source[n, tap_y[2], tap_x[0], c] + wx1 * b1 + wx2 * b2
-                             + wx3 * source[n, tap_y[2], tap_x[3], c])
-                    bottom = (wx0 * source[n, tap_y[3], tap_x[0], c]
-                              + wx1 * source[n, tap_y[3], tap_x[1], c]
-                              + wx2 * source[n, tap_y[3], tap_x[2], c]
-                              + wx3 * source[n, tap_y[3], tap_x[3], c])
-                    sharp = wy0 * top + wy1 * upper + wy2 * lower + wy3 * bottom
-                    soft = ((1 - ty) * ((1 - tx) * a1 + tx * a2)
-                            + ty * ((1 - tx) * b1 + tx * b2))
-                    out[n, v, u, c] = scale * max(sharp, np.float32(0.5) * soft)
-                if depths.size:
-                    out_depth[n, v, u] = depths[n, tap_y[1 if ty < 0.5 else 2],
-                                                tap_x[1 if tx < 0.5 else 2]]
+            start = n * h * w * channels
+            if channels == 3:             # the same, with a number the compiler can unroll
+                resample_row(source, start, down, 3, sharp_at, soft_at, weight, gain[v],
+                             out[n, v])
+            else:
+                resample_row(source, start, down, channels, sharp_at, soft_at, weight, gain[v],
+                             out[n, v])
+            if depths.size:
+                for u in range(width):
+                    out_depth[n, v, u] = depths[np.uint64(n * h * w + nearest[u])]
 
 
 @kernel
 def _backward(source, position, grad, bands, grad_source, grad_position):
     batch, h, w, channels = source.shape
     for band in numba.prange(bands.shape[0]):
-        tap_x, tap_y = np.empty(4, np.int64), np.empty(4, np.int64)
         wx, wy = np.empty(4, np.float32), np.empty(4, np.float32)
         dx, dy = np.empty(4, np.float32), np.empty(4, np.float32)
         for v in range(bands[band, 0], bands[band, 1]):
             for u in range(position.shape[1]):
                 px, py = position[v, u, 0], position[v, u, 1]
-                fx, fy = np.float32(math.floor(px)), np.float32(math.floor(py))
-                tx, ty = px - fx, py - fy
-                x0, y0 = np.int64(fx), np.int64(fy)
-                for i in range(4):
-                    tap_x[i] = min(max(x0 + i - 1, 0), w - 1)
-                    tap_y[i] = min(max(y0 + i - 1, 0), h - 1)
-                wx[0], wx[1], wx[2], wx[3] = weights_kernel(tx)
-                wy[0], wy[1], wy[2], wy[3] = weights_kernel(ty)
-                dx[0], dx[1], dx[2], dx[3] = slopes_kernel(tx)
-                dy[0], dy[1], dy[2], dy[3] = slopes_kernel(ty)
+                (column, wx[0], wx[1], wx[2], wx[3], dx[0], dx[1], dx[2], dx[3]) = taps(px, w)
+                (row, wy[0], wy[1], wy[2], wy[3], dy[0], dy[1], dy[2], dy[3]) = taps(py, h)
+                soft_column, tx = bilinear(px, w)
+                soft_row, ty = bilinear(py, h)
                 total_x = total_y = np.float32(0)
                 for n in range(batch):
                     for c in range(channels):
@@ -353,37 +420,37 @@ def _backward(source, position, grad, bands, grad_source, grad_position):
                             continue
                         sharp = slope_x = slope_y = np.float32(0)
                         for j in range(4):
-                            row = slope = np.float32(0)
+                            along = slope = np.float32(0)
                             for i in range(4):
-                                tap = source[n, tap_y[j], tap_x[i], c]
-                                row += wx[i] * tap
+                                tap = source[n, row + j, column + i, c]
+                                along += wx[i] * tap
                                 slope += dx[i] * tap
-                            sharp += wy[j] * row
+                            sharp += wy[j] * along
                             slope_x += wy[j] * slope
-                            slope_y += dy[j] * row
-                        a1 = source[n, tap_y[1], tap_x[1], c]
-                        a2 = source[n, tap_y[1], tap_x[2], c]
-                        b1 = source[n, tap_y[2], tap_x[1], c]
-                        b2 = source[n, tap_y[2], tap_x[2], c]
-                        top, bottom = (1 - tx) * a1 + tx * a2, (1 - tx) * b1 + tx * b2
-                        guarded = sharp < np.float32(0.5) * ((1 - ty) * top + ty * bottom)
+                            slope_y += dy[j] * along
+                        a1 = source[n, soft_row, soft_column, c]
+                        a2 = source[n, soft_row, soft_column + 1, c]
+                        b1 = source[n, soft_row + 1, soft_column, c]
+                        b2 = source[n, soft_row + 1, soft_column + 1, c]
+                        top, bottom = a1 + tx * (a2 - a1), b1 + tx * (b2 - b1)
+                        guarded = sharp < _HALF * (top + ty * (bottom - top))
                         if guarded:
-                            half = np.float32(0.5)
-                            slope_x = half * ((1 - ty) * (a2 - a1) + ty * (b2 - b1))
-                            slope_y = half * (bottom - top)
+                            slope_x = _HALF * ((_ONE - ty) * (a2 - a1) + ty * (b2 - b1))
+                            slope_y = _HALF * (bottom - top)
                         total_x += g * slope_x
                         total_y += g * slope_y
                         if grad_source.size:
                             if guarded:
-                                g *= np.float32(0.5)
-                                grad_source[n, tap_y[1], tap_x[1], c] += g * (1 - tx) * (1 - ty)
-                                grad_source[n, tap_y[1], tap_x[2], c] += g * tx * (1 - ty)
-                                grad_source[n, tap_y[2], tap_x[1], c] += g * (1 - tx) * ty
-                                grad_source[n, tap_y[2], tap_x[2], c] += g * tx * ty
+                                g *= _HALF
+                                right, under = g * tx, g * (_ONE - ty)
+                                grad_source[n, soft_row, soft_column, c] += under * (_ONE - tx)
+                                grad_source[n, soft_row, soft_column + 1, c] += under * tx
+                                grad_source[n, soft_row + 1, soft_column, c] += (g - right) * ty
+                                grad_source[n, soft_row + 1, soft_column + 1, c] += right * ty
                             else:
                                 for j in range(4):
                                     for i in range(4):
-                                        grad_source[n, tap_y[j], tap_x[i], c] += (
+                                        grad_source[n, row + j, column + i, c] += (
                                             g * wy[j] * wx[i])
                 if grad_position.size:
                     grad_position[v, u, 0] = total_x

@@ -16,6 +16,7 @@ from diffphyscam_ros.optics.intrinsics import tensor
 from diffphyscam_ros.sensor import exposure, noise
 from diffphyscam_ros.sensor.mosaic import PATTERNS
 from diffphyscam_ros.sensor.parameters import per_channel, per_frame, Sensor, Settings
+from diffphyscam_ros.sensor.noise import BLOCK, fill_noisy
 from diffphyscam_ros.sensor.response import curve
 
 #: Entries of the table that stands for a response curve; its error stays below 1/8 of a level.
@@ -37,6 +38,7 @@ def develop(radiance: Tensor, sensor: Sensor, settings: Settings, seed: int) -> 
     image = radiance.detach().reshape(-1, *radiance.shape[-3:]).contiguous()
     batch, height, width, colours = image.shape
     channels = sensor.channels
+    mosaic = np.array(PATTERNS.get(sensor.color_filter, _ALL), np.int64)
     like = torch.empty((), dtype=torch.float64)
 
     def row(value: Tensor) -> Tensor:
@@ -49,12 +51,19 @@ def develop(radiance: Tensor, sensor: Sensor, settings: Settings, seed: int) -> 
         row(exposure.dark_electrons(sensor, settings, like)),
         row(per_channel(sensor.shot_noise, like).square()),
         row(per_channel(sensor.read_noise, like).square()),
-        row(per_channel(sensor.dsnu, like)), row(per_channel(sensor.prnu, like)),
+        row(per_channel(sensor.dsnu, like)) / noise.PATTERN_STEPS,
+        row(per_channel(sensor.prnu, like)) / noise.PATTERN_STEPS,
         row(sensitivity), row(per_channel(sensor.response_gain, like)),
-        row(per_channel(sensor.black_level, like))], 1).float().numpy()
+        row(per_channel(sensor.black_level, like))], 1).float()
+    # The numbers of the samples of one block, for even and odd rows: (batch, 2, 9, BLOCK).
+    sample = torch.arange(noise.BLOCK)
+    channel = torch.from_numpy(mosaic)[:, sample % 2]
+    channel = torch.where(channel < 0, sample % min(channels, colours), channel)
+    blocks = torch.stack([numbers[..., channel[0]], numbers[..., channel[1]]], 1).contiguous()
     noisy = sensor.noise
-    pattern = (noise.fixed_pattern(sensor.serial_number, (height, width, channels))
-               if noisy else torch.empty(0, 0, 0, 0))
+    pattern = (noise.pattern_bytes(sensor.serial_number, (height, width, channels))
+               .view(2, height, width * channels)
+               if noisy else torch.empty(0, 0, 0, dtype=torch.int8))
     if sensor.response == 'linear':
         lookup = np.zeros(0, np.float32)
     else:
@@ -66,58 +75,71 @@ def develop(radiance: Tensor, sensor: Sensor, settings: Settings, seed: int) -> 
               if len(sensor.color_matrix) else _NO_MATRIX)
     out = torch.empty(batch, height, width, channels,
                       dtype=torch.uint8 if sensor.bits == 8 else torch.uint16)
-    _develop(image.numpy(), numbers, np.float32(float(sensor.saturation_capacity)),
-             pattern.numpy(), np.array(PATTERNS.get(sensor.color_filter, _ALL)), matrix, lookup,
-             np.uint64(seed), noisy, *noise.tables(),
-             np.float32(sensor.levels), out.numpy())
+    _develop(image.view(batch, height, width * colours).numpy(), colours, channels,
+             numbers[:, 0].numpy(), blocks.numpy(),
+             np.float32(float(sensor.saturation_capacity)), pattern.numpy(), mosaic, matrix,
+             lookup, *noise.seeds(seed), noisy, *noise.tables(), np.float32(sensor.levels),
+             out.view(batch, height, width * channels).numpy())
     return out.reshape(*radiance.shape[:-3], height, width, channels)
 
 
 @kernel
-def _develop(image, numbers, capacity, pattern, mosaic, matrix, lookup, seed, noisy, quantiles,
-             cumulative, guide, levels, out):
-    batch, height, width, colours = image.shape
-    channels = out.shape[3]
+def _develop(image, colours, channels, slope, blocks, capacity, pattern, mosaic, matrix, lookup,
+             seed0, seed1, noisy, quantiles, cumulative, guide, levels, out):
+    batch, height, length = out.shape
     last = np.float32(lookup.size - 1)
-    for v in numba.prange(height):
-        signal, corrected = np.zeros(3, np.float32), np.zeros(3, np.float32)
-        for n in range(batch):
-            slope, dark, shot, read, dsnu = (numbers[n, 0], numbers[n, 1], numbers[n, 2],
-                                             numbers[n, 3], numbers[n, 4])
-            prnu, before, after, black = (numbers[n, 5], numbers[n, 6], numbers[n, 7],
-                                          numbers[n, 8])
-            start = (n * height + v) * width * channels
-            for u in range(width):
-                colour = mosaic[v & 1, u & 1]
-                for c in range(channels):
-                    k = colour if colour >= 0 else c
-                    light = image[n, v, u, k] * slope[k]
-                    if channels == 1 and colour < 0:            # mono: the mean of the colours
-                        for j in range(1, colours):
-                            light += image[n, v, u, j] * slope[j]
-                        light /= np.float32(colours)
-                    electrons = light + dark[k]
-                    if noisy:
-                        electrons += light * prnu[k] * pattern[v, u, c, 0]
-                        electrons = noise_kernel(
-                            electrons, shot[k], read[k], start + u * channels + c, seed,
-                            quantiles, cumulative, guide) + dsnu[k] * pattern[v, u, c, 1]
-                    signal[c] = min(electrons, capacity) * before[k]
-                if matrix.size:
-                    for c in range(3):
-                        corrected[c] = (matrix[c, 0] * signal[0] + matrix[c, 1] * signal[1]
-                                        + matrix[c, 2] * signal[2])
-                    signal[:] = corrected
-                for c in range(channels):
-                    k = colour if colour >= 0 else c
-                    y = after[k] * signal[c] + black[k]
-                    y = min(max(y, np.float32(0)), np.float32(1))
-                    if lookup.size:
-                        place = y * last
-                        index = min(int(place), lookup.size - 2)
-                        t = place - np.float32(index)
-                        y = lookup[index] + t * (lookup[index + 1] - lookup[index])
-                    out[n, v, u, c] = int(y * levels + np.float32(0.5))
-
-
-noise_kernel = noise.noisy
+    for task in numba.prange(batch * height):
+        frame, v = task // height, task % height
+        bits = np.empty(BLOCK, np.uint32)
+        light, mean = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+        signal = np.empty(BLOCK, np.float32)
+        part = blocks[frame, v & 1]
+        dark, shot, read, dsnu, prnu = part[1], part[2], part[3], part[4], part[5]
+        before, after, black = part[6], part[7], part[8]
+        source, result = image[frame, v], out[frame, v]
+        for first in range(0, length, BLOCK):
+            n = min(BLOCK, length - first)
+            if mosaic[0, 0] >= 0:
+                for j in range(n):
+                    k = mosaic[v & 1, j & 1]
+                    light[j] = source[(first + j) * 3 + k] * part[0, j]
+            elif channels < colours:                    # mono: the mean of the colours
+                for j in range(n):
+                    total = np.float32(0)
+                    for k in range(colours):
+                        total += source[(first + j) * colours + k] * slope[frame, k]
+                    light[j] = total / np.float32(colours)
+            else:
+                for j in range(n):
+                    light[j] = source[first + j] * part[0, j]
+            if noisy:
+                sensitive, offset = pattern[0, v], pattern[1, v]
+                for j in range(n):
+                    mean[j] = light[j] + light[j] * prnu[j] * np.float32(
+                        sensitive[first + j]) + dark[j]
+                fill_noisy(mean, shot, read, task * length + first, seed0, seed1, quantiles,
+                           cumulative, guide, bits, signal, n)
+                for j in range(n):
+                    signal[j] = min(signal[j] + dsnu[j] * np.float32(offset[first + j]),
+                                    capacity) * before[j]
+            else:
+                for j in range(n):
+                    signal[j] = min(light[j] + dark[j], capacity) * before[j]
+            if matrix.size:
+                for j in range(0, n, 3):
+                    r, g, b = signal[j], signal[j + 1], signal[j + 2]
+                    signal[j] = matrix[0, 0] * r + matrix[0, 1] * g + matrix[0, 2] * b
+                    signal[j + 1] = matrix[1, 0] * r + matrix[1, 1] * g + matrix[1, 2] * b
+                    signal[j + 2] = matrix[2, 0] * r + matrix[2, 1] * g + matrix[2, 2] * b
+            for j in range(n):
+                signal[j] = min(max(after[j] * signal[j] + black[j], np.float32(0)),
+                                np.float32(1))
+            if lookup.size:
+                for j in range(n):
+                    place = signal[j] * last
+                    index = np.uint32(min(place, last - np.float32(1)))
+                    low = lookup[index]
+                    signal[j] = low + (place - np.float32(index)) * (
+                        lookup[index + np.uint32(1)] - low)
+            for j in range(n):
+                result[first + j] = np.int32(signal[j] * levels + np.float32(0.5))

@@ -3,8 +3,9 @@ Noise after EMVA 1288: shot and read noise fresh in every frame, PRNU and DSNU f
 
 Random numbers are a hash of (seed of the frame, number of the pixel), so the bytes of a frame
 depend on neither the number of threads nor the order they run in. The seed is one draw from the
-caller's torch.Generator; the fixed pattern's seed is the sensor's serial number. The hash is
-splitmix64 (Steele, Lea and Flood, Fast splittable pseudorandom number generators, OOPSLA 2014).
+caller's torch.Generator; the fixed pattern's seed is the sensor's serial number. The hash is two
+rounds of a 32-bit integer mixer (C. Wellons, "lowbias32", 2018) with half the seed before each,
+because 32-bit multiplications run eight at a time.
 
 Variance = g^2 mu + sigma^2. With mu in electrons g is 1; other units (the published presets) scale
 the Poisson number: g^2 Poisson(mu / g^2). Where that mean is above 20 shot and read noise together
@@ -28,9 +29,11 @@ _BINS, _TAIL = 4096, 16
 #: Standard deviations below this [e-] are zero; keeps square roots off zero.
 TINY = 1e-12
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_LOW = np.uint64(0xFFFFFFFF)
+_MIX1, _MIX2 = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
+#: Fixed patterns are kept as bytes of this many steps per standard deviation.
+PATTERN_STEPS = 31
+#: Samples that kernels take at a time: 64 pixels of three colours.
+BLOCK = 192
 
 
 def frame_seed(generator: torch.Generator) -> int:
@@ -48,21 +51,32 @@ def add_noise(electrons: Tensor, *, read_noise: Tensor, shot_noise: Tensor, prnu
     [e-] is the part of the mean that is not light, and so has no PRNU.
     """
     pattern = fixed_pattern(serial_number, tuple(electrons.shape[-3:])).to(electrons)
-    mean = electrons + (electrons - dark) * prnu * pattern[..., 0]
+    mean = electrons + (electrons - dark) * prnu * pattern[0]
     shot = shot_noise.square().expand_as(mean)
     read = read_noise.square().expand_as(mean)
     draw = standardised_noise(mean.detach(), shot.detach(), read.detach(), seed)
     deviation = torch.sqrt(shot * mean.clamp_min(0) + read + TINY)
-    return mean + dsnu * pattern[..., 1] + deviation * draw
+    return mean + dsnu * pattern[1] + deviation * draw
+
+
+def fixed_pattern(serial_number: int, size: tuple[int, int, int]) -> Tensor:
+    """(2, H, W, C) standard normal: the sensitivity and the offset of each pixel of a sensor."""
+    return pattern_bytes(serial_number, size).float() / PATTERN_STEPS
 
 
 @functools.lru_cache(maxsize=8)
-def fixed_pattern(serial_number: int, size: tuple[int, int, int]) -> Tensor:
-    """(H, W, C, 2) standard normal: the sensitivity and the offset of each pixel of a sensor."""
-    out = torch.empty(*size, 2)
-    _fill_normal(np.uint64(serial_number) * np.uint64(0xD6E8FEB86659FD93) ^ np.uint64(0x5EED),
-                 *tables()[:1], out.view(-1).numpy())
-    return out
+def pattern_bytes(serial_number: int, size: tuple[int, int, int]) -> Tensor:
+    """:func:`fixed_pattern` times PATTERN_STEPS, int8: what a frame reads."""
+    count = 2 * size[0] * size[1] * size[2]
+    normal, one = torch.empty(count), torch.ones(count).numpy()
+    _standardised(0 * one, 0 * one, one, *seeds(serial_number ^ 0x5EED_0F_F1CED), *tables(),
+                  normal.numpy())
+    return (normal * PATTERN_STEPS).round().clamp(-127, 127).to(torch.int8).view(2, *size)
+
+
+def seeds(seed: int) -> tuple[np.uint32, np.uint32]:
+    """Halves of a 64-bit seed."""
+    return np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32 & 0xFFFFFFFF)
 
 
 def standardised_noise(mean: Tensor, shot: Tensor, read: Tensor, seed: int) -> Tensor:
@@ -79,7 +93,7 @@ def standardised_noise(mean: Tensor, shot: Tensor, read: Tensor, seed: int) -> T
         return torch.where(light < GAUSSIAN_FROM * unit, few, normal)
     out = torch.empty(mean.shape)
     flat = [value.float().reshape(-1).contiguous().numpy() for value in (mean, shot, read)]
-    _standardised(*flat, np.uint64(seed), *tables(), out.view(-1).numpy())
+    _standardised(*flat, *seeds(seed), *tables(), out.view(-1).numpy())
     return out.to(mean.dtype)
 
 
@@ -102,31 +116,40 @@ def tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @inline
-def random_bits(seed, index):
-    """64 random bits of one pixel of one frame."""
-    z = seed + (np.uint64(index) + np.uint64(1)) * _GOLDEN
-    z = (z ^ (z >> np.uint64(30))) * _MIX1
-    z = (z ^ (z >> np.uint64(27))) * _MIX2
-    return z ^ (z >> np.uint64(31))
+def mix(x):
+    """Scramble 32 bits."""
+    x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(16))) * _MIX1)
+    x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(15))) * _MIX2)
+    return np.uint32(x ^ np.uint32(x >> np.uint32(16)))
 
 
 @inline
-def normal(bits, quantiles):
-    """Standard normal number of 32 random bits: a table of quantiles, a formula in the tails."""
-    place = np.int64(bits >> np.uint64(20))
-    fraction = np.float32(np.int64(bits & np.uint64(0xFFFFF))) * np.float32(2.0 ** -20)
-    if _TAIL <= place < _BINS - _TAIL:
-        low = quantiles[place]
-        return low + fraction * (quantiles[place + 1] - low)
-    p = (np.float64(np.int64(bits)) + 0.5) * 2.0 ** -32     # Abramowitz and Stegun 26.2.23
-    t = math.sqrt(-2 * math.log(min(p, 1 - p)))
-    z = t - (2.515517 + t * (0.802853 + t * 0.010328)) / (
-        1 + t * (1.432788 + t * (0.189269 + t * 0.001308)))
-    return np.float32(z if p > 0.5 else -z)
+def fill_bits(first, seed0, seed1, bits, n):
+    """bits[:n]: 32 random bits of the samples first, first + 1, ..."""
+    start = np.uint32(first)
+    for j in range(n):
+        x = mix(np.uint32(np.uint32(start + np.uint32(j)) ^ seed0))
+        bits[j] = mix(np.uint32(x + seed1))
 
 
 @inline
-def poisson(mean, bits, cumulative, guide):
+def fill_normal(bits, quantiles, z, n):
+    """z[:n]: standard normal numbers of random bits, by a table of quantiles."""
+    for j in range(n):
+        place = bits[j] >> np.uint32(20)
+        low, high = quantiles[place], quantiles[place + np.uint32(1)]
+        z[j] = low + np.float32(np.int32(bits[j] & np.uint32(0xFFFFF))) * np.float32(
+            2.0 ** -20) * (high - low)
+        if place < _TAIL or place >= _BINS - _TAIL:      # Abramowitz and Stegun 26.2.23
+            p = (np.float64(np.int64(bits[j])) + 0.5) * 2.0 ** -32
+            t = math.sqrt(-2 * math.log(min(p, 1 - p)))
+            tail = t - (2.515517 + t * (0.802853 + t * 0.010328)) / (
+                1 + t * (1.432788 + t * (0.189269 + t * 0.001308)))
+            z[j] = np.float32(tail if p > 0.5 else -tail)
+
+
+@inline
+def poisson(mean, bits, more_bits, cumulative, guide):
     """
     Poisson number of mean in [0, 20].
 
@@ -134,12 +157,12 @@ def poisson(mean, bits, cumulative, guide):
     the rest, by inversion, which is short because its mean is below one.
     """
     whole = int(mean)
-    u = np.float32(np.int64(bits >> np.uint64(40))) * np.float32(2.0 ** -24)
-    count = np.int64(guide[whole, np.int64(bits >> np.uint64(56))])
+    u = np.float32(np.int64(bits >> np.uint32(8))) * np.float32(2.0 ** -24)
+    count = np.int64(guide[whole, np.int64(bits >> np.uint32(24))])
     while cumulative[whole, count] <= u:
         count += 1
     rest = mean - np.float32(whole)
-    u = np.float32(np.int64(bits & np.uint64(0xFFFFFF))) * np.float32(2.0 ** -24)
+    u = np.float32(np.int64(more_bits >> np.uint32(8))) * np.float32(2.0 ** -24)
     share = total = np.float32(math.exp(-rest))
     extra = 0
     while total <= u and extra < 20:
@@ -150,27 +173,38 @@ def poisson(mean, bits, cumulative, guide):
 
 
 @inline
-def noisy(mean, shot, read, index, seed, quantiles, cumulative, guide):
-    """Mean electrons with noise of variance shot * mean + read."""
-    bits = random_bits(seed, index)
-    z = normal(bits & _LOW, quantiles)
-    if shot <= 0 or mean <= 0:
-        return mean + np.float32(math.sqrt(read)) * z
-    if mean >= np.float32(GAUSSIAN_FROM) * shot:
-        return mean + np.float32(math.sqrt(shot * mean + read)) * z
-    count = poisson(mean / shot, random_bits(seed ^ _MIX1, index), cumulative, guide)
-    return shot * count + np.float32(math.sqrt(read)) * z
+def fill_noisy(mean, shot, read, first, seed0, seed1, quantiles, cumulative, guide, bits, z, n):
+    """z[:n]: mean with noise of variance shot * mean + read; bits is scratch."""
+    fill_bits(first, seed0, seed1, bits, n)
+    fill_normal(bits, quantiles, z, n)
+    few = 0
+    for j in range(n):
+        light = max(mean[j], np.float32(0))
+        few += mean[j] < np.float32(GAUSSIAN_FROM) * shot[j]
+        z[j] = mean[j] + np.float32(math.sqrt(shot[j] * light + read[j])) * z[j]
+    if few == 0:
+        return
+    fill_normal(bits, quantiles, z, n)
+    for j in range(n):
+        if mean[j] > 0 and mean[j] < np.float32(GAUSSIAN_FROM) * shot[j]:
+            number = np.uint32(np.uint32(first) + np.uint32(j))
+            one = mix(np.uint32(mix(np.uint32(number ^ seed1)) + np.uint32(~seed0)))
+            count = poisson(mean[j] / shot[j], one, mix(np.uint32(one + seed0)), cumulative,
+                            guide)
+            z[j] = shot[j] * count + np.float32(math.sqrt(read[j])) * z[j]
+        else:
+            z[j] = mean[j] + np.float32(math.sqrt(
+                shot[j] * max(mean[j], np.float32(0)) + read[j])) * z[j]
 
 
 @kernel
-def _standardised(mean, shot, read, seed, quantiles, cumulative, guide, out):
-    for i in numba.prange(mean.size):
-        value = noisy(mean[i], shot[i], read[i], i, seed, quantiles, cumulative, guide)
-        variance = shot[i] * max(mean[i], np.float32(0)) + read[i]
-        out[i] = (value - mean[i]) / math.sqrt(variance + TINY)
-
-
-@kernel
-def _fill_normal(seed, quantiles, out):
-    for i in numba.prange(out.size):
-        out[i] = normal(random_bits(seed, i) & _LOW, quantiles)
+def _standardised(mean, shot, read, seed0, seed1, quantiles, cumulative, guide, out):
+    for block in numba.prange((mean.size + BLOCK - 1) // BLOCK):
+        first = block * BLOCK
+        n = min(BLOCK, mean.size - first)
+        bits, z = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.float32)
+        m, s, r = mean[first:first + n], shot[first:first + n], read[first:first + n]
+        fill_noisy(m, s, r, first, seed0, seed1, quantiles, cumulative, guide, bits, z, n)
+        for j in range(n):
+            variance = s[j] * max(m[j], np.float32(0)) + r[j]
+            out[first + j] = (z[j] - m[j]) / np.float32(math.sqrt(variance + TINY))
