@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.optics.defocus_hidden import find_hidden, hidden_layer
 from diffphyscam_ros.optics.defocus_torch import scatter
 from diffphyscam_ros.optics.psf import MAX_DIAMETER
 
@@ -78,13 +79,29 @@ def defocus(radiance: Tensor, depth: Tensor, *, focal_length, f_number, focus_di
     if not bool((depth > 0).all()):
         raise InputError('depth has values that are not positive; pass metres along the optical '
                          'axis, +inf where there is nothing.')
-    limit = MAX_DIAMETER
-    c = signed_diameter(depth, focal_length=f, f_number=N, focus_distance=U, pixel_pitch=C,
-                        gain=a).clamp(-limit, limit)
-    moment = (c * c - b * b).clamp_min(0) / 16
-    radius = torch.where(moment > 0, c, 0) / 2
     size = radiance.shape[-3:]
-    images = [scatter(*item, psf) for item in zip(radiance.reshape(-1, *size),
-                                                  moment.reshape(-1, *size[:2]),
-                                                  radius.reshape(-1, *size[:2]))]
+    count = batch.numel()
+    flat = [p.expand(*batch, 1, 1).reshape(count) for p in (f, N, U, C, a, b)]
+    images = [_defocus_one(radiance.reshape(count, *size)[i], depth.reshape(count, *size[:2])[i],
+                           *(p[i] for p in flat), psf) for i in range(count)]
     return torch.stack(images).reshape(radiance.shape)
+
+
+def _defocus_one(radiance, depth, f, N, U, C, a, b, psf):
+    def blur(d):
+        """Second moment [px^2] and signed radius [px]."""
+        c = signed_diameter(d, focal_length=f, f_number=N, focus_distance=U, pixel_pitch=C,
+                            gain=a).clamp(-MAX_DIAMETER, MAX_DIAMETER)
+        moment = (c * c - b * b).clamp_min(0) / 16
+        return moment, torch.where(moment > 0, c, 0) / 2
+
+    moment, radius = blur(depth)
+    front, behind = find_hidden(radius.detach())
+    pair_moment, pair_radius = blur(depth.reshape(-1)[torch.stack([front, behind])])
+    color, weight = hidden_layer(radiance, pair_radius, front, behind)
+    hidden = (front, color, weight, pair_moment[1], _side(pair_radius[1]))
+    return scatter(radiance, moment, _side(radius), hidden, psf)
+
+
+def _side(radius: Tensor) -> Tensor:
+    return torch.where(radius.detach() < 0, -1, 1)
