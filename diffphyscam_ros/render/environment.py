@@ -85,6 +85,20 @@ def prepare(environment: Environment) -> Lighting:
     return Lighting(coefficients, tuple(maps))
 
 
+def at_roughness(lighting: Lighting, roughness: float) -> Tensor:
+    """One map with border for this roughness: the blend of the two nearest."""
+    last = len(lighting.reflections) - 1
+    layer = min(max(roughness, 0.0), 1.0) * last
+    below = min(int(layer), last - 1)
+    pair = lighting.reflections[below:below + 2]
+    size = max(m.shape[0] for m in pair) - 2
+    uv = (torch.arange(size, dtype=pair[0].dtype, device=pair[0].device) + 0.5) / size
+    grid = torch.stack(torch.meshgrid(uv, uv, indexing='xy'), -1).reshape(-1, 2)
+    fine, coarse = (m if m.shape[0] == size + 2 else octahedral.add_border(
+        octahedral.sample(m, grid).reshape(size, size, 3)) for m in pair)
+    return torch.lerp(fine, coarse, layer - below)
+
+
 def _blurred(pyramid: list[Tensor], size: int, roughness: float) -> Tensor:
     """
     Filter with the GGX lobe seen along its normal (size, size, 3).

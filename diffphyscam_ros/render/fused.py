@@ -10,9 +10,15 @@ from diffphyscam_ros.geometry import clip_from_optical
 from diffphyscam_ros.render import environment as environments
 from diffphyscam_ros.render.cpu.visibility import visibility
 from diffphyscam_ros.render.deferred import shade
-from diffphyscam_ros.render.pack import check, Geometry, MaterialTable, pack_geometry, \
-    pack_materials
+from diffphyscam_ros.render.pack import (
+    check,
+    Geometry,
+    MaterialTable,
+    pack_geometry,
+    pack_materials,
+)
 from diffphyscam_ros.render.shadow import SunShadows, texel_matrices
+from diffphyscam_ros.render.silhouette import antialias_silhouettes
 from diffphyscam_ros.render.staging import gather_triangles, in_frustum, transform_vertices
 from diffphyscam_ros.scene.light import DirectionalLight, Environment, PointLight, SpotLight
 from diffphyscam_ros.scene.scene import Scene
@@ -41,16 +47,23 @@ class Picture:
     instance: np.ndarray
 
 
-def pack_lighting(environment: Environment | None) -> PackedLighting:
-    """Filter an environment and lay it out; None is black."""
+def pack_lighting(environment: Environment | None, roughness: np.ndarray) -> PackedLighting:
+    """
+    Filter an environment and lay it out; None is black.
+
+    :param roughness: (R,) that get maps of their own behind those in equal steps, so that a
+        material of constant roughness needs no blend.
+    """
     if environment is None:
         environment = Environment(torch.zeros(4, 8, 3))
     lighting = environments.prepare(Environment(environment.radiance.detach().float().cpu()))
-    sizes = np.array([m.shape[0] - 2 for m in lighting.reflections], np.int64)
+    maps = list(lighting.reflections)
+    maps += [environments.at_roughness(lighting, float(r)) for r in roughness]
+    sizes = np.array([m.shape[0] - 2 for m in maps], np.int64)
     areas = (sizes + 2) ** 2
     texels = np.zeros((int(areas.sum()), 4), np.float32)
-    texels[:, :3] = torch.cat([m.reshape(-1, 3) for m in lighting.reflections]).numpy()
-    return PackedLighting(lighting.irradiance.numpy(), texels, np.cumsum(areas) - areas, sizes)
+    texels[:, :3] = torch.cat([m.reshape(-1, 3) for m in maps]).numpy()
+    return PackedLighting(lighting.irradiance.numpy(), texels.reshape(-1), np.cumsum(areas) - areas, sizes)
 
 
 class FusedRenderer:
@@ -72,6 +85,7 @@ class FusedRenderer:
         self.albedo = environments.directional_albedo().numpy()
         self._lighting: tuple[Environment | None, PackedLighting] | None = None
         self._last = np.full((len(scene.instances), 3, 4), np.nan)
+        self._scratch: tuple[np.ndarray, ...] | None = None
         self._triangles = np.empty_like(self.geometry.triangles)
         self._owner = np.empty(len(self.geometry.triangles), np.int32)
 
@@ -99,7 +113,8 @@ class FusedRenderer:
     def render(self, camera_matrix: np.ndarray, T_camera_world: np.ndarray,
                size: tuple[int, int], T_world_instance: np.ndarray, *, near: float, far: float,
                environment: Environment | None, sun: DirectionalLight | None,
-               lights: tuple[PointLight | SpotLight, ...] = (), normals: bool = False, instances: bool = False) -> Picture:
+               lights: tuple[PointLight | SpotLight, ...] = (), normals: bool = False,
+               instances: bool = False) -> Picture:
         """Draw one view; see ``View`` for the camera."""
         height, width = size
         moved = self.place(T_world_instance)
@@ -129,29 +144,37 @@ class FusedRenderer:
         shade(index, triangles, owner, self.clip, self.world, self.world_normals, g.uvs, g.colors,
               g.material, g.colored, self.flip, self.materials.constants, self.materials.textures,
               self.materials.texels, self.materials.offsets, self.materials.sizes,
-              rotation @ np.linalg.inv(camera_matrix), eye, sun_row, maps, matrices,
+              rotation @ np.linalg.inv(camera_matrix),
+              np.float32(1 / camera_matrix[0, 0]), sun_row, maps, matrices,
               light_table(lights, eye), lighting.irradiance, lighting.texels,
               lighting.offsets, lighting.sizes, self.albedo, _NONE2, out.radiance, out.depth,
               out.normal, out.instance)
+        if self._scratch is None or self._scratch[0].shape != (height, width):
+            self._scratch = (np.empty((height, width), np.int32),
+                             np.empty((height, width, 3), np.float32),
+                             np.empty(height, np.int32))
+        antialias_silhouettes(index, triangles, self.clip, out.depth, out.radiance,
+                              *self._scratch)
         return out
 
     def _light(self, environment: Environment | None) -> PackedLighting:
         if self._lighting is None or self._lighting[0] is not environment:
-            self._lighting = (environment, pack_lighting(environment))
+            self._lighting = (environment, pack_lighting(environment,
+                                                       self.materials.roughness))
         return self._lighting[1]
 
     def _sun(self, sun: DirectionalLight | None, eye: np.ndarray, forward: np.ndarray,
              moved: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         row = np.zeros(8, np.float32)
         if sun is None:
-            return row, np.ones((0, 1, 1), np.float32), np.zeros((0, 3, 5), np.float32)
+            return row, np.ones(0, np.float32), np.zeros((0, 3, 5), np.float32)
         toward = -sun.direction.detach().double().cpu().numpy()
         toward = toward / np.linalg.norm(toward)
         row[:3], row[3:6] = toward, sun.irradiance.detach().cpu().numpy()
         row[6], row[7] = math.cos(sun.angular_radius), 1
         maps, matrices = self.shadows.update(toward, eye, forward, self.world, self.centers,
                                              self.radii, moved)
-        return row, maps, texel_matrices(matrices, eye)
+        return row, maps.reshape(-1), texel_matrices(matrices, eye)
 
 
 def light_table(lights: tuple[PointLight | SpotLight, ...], eye: np.ndarray) -> np.ndarray:

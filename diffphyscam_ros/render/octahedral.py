@@ -79,14 +79,14 @@ def sample(bordered: Tensor, uv: Tensor) -> Tensor:
 
 
 @inline
-def texel_coordinates(x, y, z, size):
-    """Column and row in a bordered map, in texels from the centre of its first texel."""
+def fold(x, y, z):
+    """Coordinates in [0, 1] of a direction of any length: ``encode`` of one vector."""
     scale = _ONE / max(abs(x) + abs(y) + abs(z), np.float32(1e-20))
-    u = x * scale
-    v = y * scale
-    if z < 0:
-        fold_u = (_ONE - abs(v)) * (-_ONE if u < 0 else _ONE)
-        v = (_ONE - abs(u)) * (-_ONE if v < 0 else _ONE)
-        u = fold_u
-    half = _HALF * size
-    return u * half + half + _HALF, v * half + half + _HALF
+    u, v = x * scale, y * scale
+    folded_u = _ONE - abs(v)
+    folded_v = _ONE - abs(u)
+    folded_u = -folded_u if u < 0 else folded_u
+    folded_v = -folded_v if v < 0 else folded_v
+    u = folded_u if z < 0 else u
+    v = folded_v if z < 0 else v
+    return u * _HALF + _HALF, v * _HALF + _HALF

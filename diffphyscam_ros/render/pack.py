@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.render.environment import REFLECTION_SIZES
 from diffphyscam_ros.scene.material import Material
 from diffphyscam_ros.scene.scene import Scene
 
 #: Columns of ``MaterialTable.constants``.
-BASE, ROUGHNESS, METALLIC, EMISSION, SPECULAR, CUTOFF = 0, 3, 4, 5, 8, 9
+BASE, ROUGHNESS, METALLIC, EMISSION, SPECULAR, CUTOFF, LAYER = 0, 3, 4, 5, 8, 9, 10
 #: Columns of ``MaterialTable.textures``: which texture, -1 where the constant counts.
 BASE_TEXTURE, SURFACE_TEXTURE, NORMAL_TEXTURE, EMISSION_TEXTURE, ALPHA_FLAG, ONE_SIDED = range(6)
 MAX_LEVELS = 16
@@ -48,15 +49,17 @@ class MaterialTable:
     """Constants and texture pyramids of all materials."""
 
     constants: np.ndarray
-    """(M, 10) float32"""
+    """(M, 11) float32; LAYER is the map of the sky that a constant roughness reads."""
     textures: np.ndarray
     """(M, 6) int32"""
     texels: np.ndarray
-    """(N, 4) float32, every level of every texture."""
+    """(N * 4,) float32, every level of every texture, four channels."""
     offsets: np.ndarray
     """(textures, 16) int64 first texel of each level."""
     sizes: np.ndarray
     """(textures, 3) int64 width, height, levels."""
+    roughness: np.ndarray
+    """(R,) float32 the constant roughnesses, sorted."""
 
 
 def pack_geometry(scene: Scene) -> Geometry:
@@ -125,7 +128,7 @@ def check(scene: Scene) -> None:
 
 def pack_materials(materials: tuple[Material, ...]) -> MaterialTable:
     """Collect constants, build mip-maps."""
-    constants = np.zeros((max(len(materials), 1), 10), np.float32)
+    constants = np.zeros((max(len(materials), 1), 11), np.float32)
     slots = np.full((max(len(materials), 1), 6), -1, np.int32)
     pyramids: list[list[np.ndarray]] = []
 
@@ -153,6 +156,9 @@ def pack_materials(materials: tuple[Material, ...]) -> MaterialTable:
             row[EMISSION:EMISSION + 3] = _numpy(m.emission).reshape(-1, 3).mean(0)
             if m.emission.shape[:2] != (1, 1):
                 slot[EMISSION_TEXTURE] = add(m.emission)
+    # A constant roughness gets a map of its own behind those in equal steps.
+    own = np.unique(constants[slots[:, SURFACE_TEXTURE] < 0, ROUGHNESS])
+    constants[:, LAYER] = len(REFLECTION_SIZES) + np.searchsorted(own, constants[:, ROUGHNESS])
     offsets = np.zeros((max(len(pyramids), 1), MAX_LEVELS), np.int64)
     sizes = np.ones((max(len(pyramids), 1), 3), np.int64)
     start = 0
@@ -167,7 +173,7 @@ def pack_materials(materials: tuple[Material, ...]) -> MaterialTable:
             first = offsets[n, level]
             flat = image.reshape(-1, image.shape[-1])
             texels[first:first + len(flat), :image.shape[-1]] = flat
-    return MaterialTable(constants, slots, texels, offsets, sizes)
+    return MaterialTable(constants, slots, texels.reshape(-1), offsets, sizes, own)
 
 
 def _same_size(a: Tensor, b: Tensor) -> list[Tensor]:

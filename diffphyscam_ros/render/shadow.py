@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffphyscam_ros.kernels import inline
 from diffphyscam_ros.render.cpu.visibility import depth_map
 from diffphyscam_ros.render.pack import Geometry
 from diffphyscam_ros.render.staging import gather_triangles, project_light
@@ -28,8 +27,6 @@ MAX_MAPS = 5
 NORMAL_OFFSET = 1.6
 _TILE = 64
 
-_ONE, _HALF, _TWO = np.float32(1), np.float32(0.5), np.float32(2)
-_QUARTER = np.float32(0.25)
 
 
 def light_basis(to_sun: np.ndarray) -> np.ndarray:
@@ -58,9 +55,9 @@ class SunShadows:
     def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry
         self.moving = np.zeros(len(geometry.material), bool)
+        self.started = False
         self.maps: list[_Map | None] = [None] * MAX_MAPS
         self.clip = np.zeros((len(geometry.positions), 4), np.float32)
-        self.revision = 0
         self._direction = np.zeros(3)
         self._empty = np.ones((1, 1, 1), np.float32)
         self._stack = np.empty((0, SIZE, SIZE), np.float32)
@@ -79,7 +76,9 @@ class SunShadows:
             self.maps = [None] * MAX_MAPS
         if not len(centers):
             return self._empty[:0], np.zeros((0, 3, 4))
-        if (moved & ~self.moving).any():
+        if not self.started:
+            self.started = True
+        elif (moved & ~self.moving).any():
             self.moving |= moved
             self.maps = [None] * MAX_MAPS
         basis = light_basis(to_sun)
@@ -151,47 +150,6 @@ class SunShadows:
         gather_triangles(geometry.triangles, geometry.triangle_start, chosen, first, triangles,
                          owner)
         return depth_map(self.clip, triangles, height, width, out=out)
-
-
-@inline
-def sunlit(maps, matrices, x, y, z, nx, ny, nz, slope):
-    """
-    Fraction of the sun seen from a point, 0 to 1.
-
-    :param maps: (K, S, S) depth, finest first.
-    :param matrices: (K, 3, 5) float32 to texels and depth; the last column is the texel size.
-    :param slope: sine of the angle between the normal and the sun.
-    """
-    count, size = maps.shape[0], maps.shape[1]
-    for k in range(count):
-        m = matrices[k]
-        offset = m[0, 4] * slope
-        px = x + nx * offset
-        py = y + ny * offset
-        pz = z + nz * offset
-        tx = m[0, 0] * px + m[0, 1] * py + m[0, 2] * pz + m[0, 3]
-        ty = m[1, 0] * px + m[1, 1] * py + m[1, 2] * pz + m[1, 3]
-        if tx > _TWO and ty > _TWO and tx < size - 2 and ty < size - 2:
-            depth = m[2, 0] * px + m[2, 1] * py + m[2, 2] * pz + m[2, 3]
-            i, j = int(tx), int(ty)
-            fx, fy = tx - np.float32(i), ty - np.float32(j)
-            lit = np.float32(0)
-            for dj in range(-1, 2):
-                row = np.float32(0)
-                if maps[k, j + dj, i - 1] >= depth:
-                    row += _ONE - fx
-                if maps[k, j + dj, i] >= depth:
-                    row += _ONE
-                if maps[k, j + dj, i + 1] >= depth:
-                    row += fx
-                weight = _ONE
-                if dj < 0:
-                    weight = _ONE - fy
-                elif dj > 0:
-                    weight = fy
-                lit += weight * row
-            return lit * _QUARTER
-    return _ONE
 
 
 def texel_matrices(matrices: np.ndarray, eye: np.ndarray, depth_bias: float = 0.4) -> np.ndarray:
