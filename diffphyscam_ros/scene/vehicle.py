@@ -133,9 +133,14 @@ class Vehicle:
         self.mass = mass
         origin = poses[-1] - self._T_base_com[0]
         for i in self.links.values():
+            # One call each: with a damping or a joint velocity in the call PyBullet silently
+            # drops the frictions.
             client.changeDynamics(body, i, lateralFriction=0.0, rollingFriction=0.0,
-                                  spinningFriction=0.0, linearDamping=0.0, angularDamping=0.0,
-                                  jointDamping=0.0, maxJointVelocity=1000.0)
+                                  spinningFriction=0.0)
+            client.changeDynamics(body, i, linearDamping=0.0)
+            client.changeDynamics(body, i, angularDamping=0.0)
+            client.changeDynamics(body, i, jointDamping=0.0)
+            client.changeDynamics(body, i, maxJointVelocity=1000.0)
             if i >= 0:
                 client.setJointMotorControl2(body, i, _VELOCITY, force=0.0)
         self._wheels = []

@@ -43,10 +43,10 @@ class World:
         client.setPhysicsEngineParameter(deterministicOverlappingPairs=1)
         with tempfile.TemporaryDirectory(prefix='diffphyscam_') as folder:
             try:
-                self._vehicle = Vehicle(client, config.vehicle, Path(folder))
+                self.vehicle = Vehicle(client, config.vehicle, Path(folder))
                 builder = Builder(client, config)
                 self._built = builder.add_all()
-                builder.add_visuals('vehicle', 'vehicle', self._vehicle.body)
+                builder.add_visuals('vehicle', 'vehicle', self.vehicle.body)
             except BaseException:
                 client.close()
                 raise
@@ -54,6 +54,7 @@ class World:
         self._prepare_transforms()
         for _ in range(_SETTLE_STEPS):
             self._step_once()
+        self.vehicle.stop_now()
         self.time = 0.0
         self._start = client.saveState()
         self._start_poses = {b: client.getBasePositionAndOrientation(b)
@@ -69,7 +70,7 @@ class World:
 
     def command(self, linear: float, angular: float) -> None:
         """Ask for a twist of base_link [m/s], [rad/s]; clamped to the vehicle's limits."""
-        self._vehicle.command(linear, angular)
+        self.vehicle.command(linear, angular)
 
     def step(self, n: int = 1) -> None:
         """Advance the physics by ``n`` time steps."""
@@ -78,7 +79,7 @@ class World:
             self.time += self.time_step
 
     def _step_once(self) -> None:
-        self._vehicle.step(self.time_step)
+        self.vehicle.step(self.time_step)
         self.client.stepSimulation()
 
     def reset(self) -> None:
@@ -86,7 +87,7 @@ class World:
         for body, pose in self._start_poses.items():
             self.client.resetBasePositionAndOrientation(body, *pose)
         self.client.restoreState(self._start)
-        self._vehicle.stop_now()
+        self.vehicle.stop_now()
         self._place_static()
         self.time = 0.0
 
@@ -104,7 +105,7 @@ class World:
 
     def T_world_base(self) -> Tensor:
         """Pose of base_link (4, 4) float64."""
-        return torch.from_numpy(_matrix(*self._vehicle.pose()))
+        return torch.from_numpy(_matrix(*self.vehicle.pose()))
 
     def T_world_link(self, link: str) -> Tensor:
         """Pose (4, 4) float64 of a link of the vehicle by its name; ``world`` is the identity."""
@@ -113,7 +114,7 @@ class World:
         index = self._link(link)
         if index < 0:
             return self.T_world_base()
-        state = self.client.getLinkState(self._vehicle.body, index, computeForwardKinematics=1)
+        state = self.client.getLinkState(self.vehicle.body, index, computeForwardKinematics=1)
         return torch.from_numpy(_matrix(state[4], state[5]))
 
     def T_world_optical(self, camera: str) -> Tensor:
@@ -133,12 +134,12 @@ class World:
 
     def twist_base(self) -> tuple[Tensor, Tensor]:
         """Linear [m/s] and angular [rad/s] velocity (3,), (3,) of base_link in its own axes."""
-        linear, angular = self._vehicle.twist()
+        linear, angular = self.vehicle.twist()
         return torch.from_numpy(linear), torch.from_numpy(angular)
 
     def joints(self) -> tuple[tuple[str, ...], Tensor, Tensor]:
         """Names, positions [rad] and velocities [rad/s] of the vehicle's moving joints."""
-        names, positions, velocities = self._vehicle.joints()
+        names, positions, velocities = self.vehicle.joints()
         return names, torch.from_numpy(positions), torch.from_numpy(velocities)
 
     # -- boards and other objects --------------------------------------------------------------
@@ -203,7 +204,7 @@ class World:
         """Sort the visuals into those that stand still and those that physics moves."""
         visuals = self._built.visuals
         self._T_world_instance = np.tile(np.eye(4, dtype=np.float32), (len(visuals), 1, 1))
-        body = self._vehicle.body
+        body = self.vehicle.body
         moving = {b: [] for b in [body, *self._built.moving]}
         for index, visual in enumerate(visuals):
             if visual.body in moving:
@@ -277,10 +278,10 @@ class World:
         return self._mounts[name]
 
     def _link(self, name: str) -> int:
-        if name not in self._vehicle.links:
+        if name not in self.vehicle.links:
             raise InputError(f'the vehicle has no link {name!r}; pass world or one of '
-                             f'{", ".join(self._vehicle.links)}.')
-        return self._vehicle.links[name]
+                             f'{", ".join(self.vehicle.links)}.')
+        return self.vehicle.links[name]
 
     def _bodies(self, name: str) -> list[int]:
         if name not in self._built.bodies:
