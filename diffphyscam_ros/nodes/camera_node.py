@@ -191,8 +191,8 @@ class CameraNode(ParameterNode):
             self.ros_time(self.simulator.time), self.loop.report(), 'diffphyscam_ros'))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; bad input ends in one sentence."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the node until SIGINT or SIGTERM, then end the process; bad input: one sentence."""
     stopping = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.append(True))
@@ -211,9 +211,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'camera_node: {error}', file=sys.stderr)
         status = 2
     finally:
-        if node and not node.stop():
-            # A thread still compiles or renders; nothing here is half written, so do not wait.
-            sys.stderr.flush()
-            os._exit(status)
+        if node:
+            node.stop()
+            node.destroy_node()
         rclpy.try_shutdown()
-    return status
+    # Everything is closed; unloading torch, numba and pybullet would take another second or two,
+    # and a thread that still compiles would hold it up.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == '__main__':
+    main()

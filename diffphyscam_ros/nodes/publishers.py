@@ -13,7 +13,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, PointCloud2
 
 from diffphyscam_ros.encoding import encode, encoding_of
-from diffphyscam_ros.geometry import invert, T_LINK_OPTICAL
+from diffphyscam_ros.geometry import T_LINK_OPTICAL
 from diffphyscam_ros.nodes import conversions as convert
 from diffphyscam_ros.nodes.options import LiveOptions, NodeOptions
 from diffphyscam_ros.points import points_from_depth
@@ -148,16 +148,15 @@ class VehiclePublishers:
         """
         if self.tf_static is None:
             return
-        world, transforms = self._simulator.world, []
-        head = convert.header(self._stamp(self._simulator.time), self._options.base_frame)
+        world, stamp = self._simulator.world, self._stamp(self._simulator.time)
+        transforms = []
         for camera, frame in frames.items():
-            T_base_optical = invert(world.T_world_base()) @ world.T_world_optical(camera)
-            T_link_optical = T_LINK_OPTICAL.to(T_base_optical)
+            link = f'{camera}_link'
             transforms.append(convert.transform_message(
-                T_base_optical @ invert(T_link_optical), head, f'{camera}_link'))
+                world.T_base_camera(camera), convert.header(stamp, self._options.base_frame),
+                link))
             transforms.append(convert.transform_message(
-                T_link_optical, convert.header(self._stamp(self._simulator.time),
-                                               f'{camera}_link'), frame))
+                T_LINK_OPTICAL, convert.header(stamp, link), frame))
         self.tf_static.publish(TFMessage(transforms=transforms))
 
     def heard(self) -> bool:

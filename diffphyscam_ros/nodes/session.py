@@ -123,9 +123,9 @@ def _run(options: argparse.Namespace, camera: CameraNode, driver: DriveNode,
                     break
             else:
                 progress.update(task, completed=options.duration)
-        camera.stop()
-        publishers.image.wait_for_all_acked(rclpy.duration.Duration(seconds=1.0))
-        time.sleep(0.2)
+        camera.loop.stop(timeout=15)     # the last frame is to arrive, too
+        for publisher in (publishers.image, publishers.info):
+            publisher.wait_for_all_acked(rclpy.duration.Duration(seconds=1.0))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
