@@ -24,7 +24,7 @@ import yaml
 ARGUMENTS = [
     ('real_image_topic', 'image_topic', None, 'sensor_msgs/Image of the real camera'),
     ('real_camera_info_topic', 'camera_info_topic', '', 'its CameraInfo, if it has one'),
-    ('recalibration_mode', 'mode', 'auto', 'target: a board in view; twin: the scene itself; auto'),
+    ('recalibration_mode', 'mode', 'auto', 'target: a board in view; twin: the scene; auto'),
     ('target', 'target', '', 'the board in view, for instance chessboard:9x6:0.025'),
 ]
 OTHERS = [
