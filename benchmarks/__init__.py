@@ -1,0 +1,1 @@
+"""Speed, measured: ``python -m benchmarks`` or ``python -m benchmarks.frame``."""

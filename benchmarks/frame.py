@@ -1,0 +1,178 @@
+"""
+A whole frame against PyBullet's TinyRenderer with shadows: same scene, same view, one run.
+
+A frame is everything between two images: the physics steps of 1/30 s, shadows, rendering, all
+camera stages, the message filled and published to a subscriber in another process. TinyRenderer
+draws its picture with shadows and nothing else. Both take turns, so that whatever else the
+machine does slows both; the ratio is that of the medians.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import contextmanager
+import importlib
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+
+from diffphyscam_ros.geometry import invert
+from diffphyscam_ros.render.view import View
+from diffphyscam_ros.scene.tiny import add_textures, tiny_render
+from diffphyscam_ros.scene.world import World
+from diffphyscam_ros.simulator import camera_named, Capture, Simulator
+
+#: Functions that are timed where they are called: (module, name, row of the table).
+STAGES = (
+    ('diffphyscam_ros.render.shadow', 'SunShadows.update', 'shadow maps'),
+    ('diffphyscam_ros.render.fused', 'transform_vertices', 'vertices'),
+    ('diffphyscam_ros.render.fused', 'visibility', 'visibility'),
+    ('diffphyscam_ros.render.fused', 'shade', 'shading'),
+    ('diffphyscam_ros.render.fused', 'antialias_silhouettes', 'silhouettes'),
+    ('diffphyscam_ros.camera', 'resample.resample_frame', 'distortion, vignetting'),
+    ('diffphyscam_ros.camera', 'defocus', 'defocus'),
+    ('diffphyscam_ros.camera', 'develop.develop', 'exposure, noise, response'),
+)
+
+
+@contextmanager
+def timed_stages(times: dict[str, float]):
+    """Add up the seconds spent in each of STAGES; what a later version renamed is left out."""
+    undo = []
+    for module, path, label in STAGES:
+        *owners, name = path.split('.')
+        owner = importlib.import_module(module)
+        for part in owners:
+            owner = getattr(owner, part, None)
+        function = getattr(owner, name, None)
+        if function is not None:
+            setattr(owner, name, _timed(function, label, times))
+            undo.append((owner, name, function))
+    try:
+        yield
+    finally:
+        for owner, name, function in undo:
+            setattr(owner, name, function)
+
+
+def _timed(function: Callable, label: str, times: dict[str, float]) -> Callable:
+    def wrapper(*args: object, **kwargs: object) -> object:
+        started = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            times[label] += time.perf_counter() - started
+    return wrapper
+
+
+@contextmanager
+def publisher():
+    """Yield a function that publishes a capture to a subscriber in another process, or None."""
+    try:
+        import rclpy
+    except ImportError:
+        yield None
+        return
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 101)))
+    from diffphyscam_ros.nodes.options import LiveOptions
+    from diffphyscam_ros.nodes.publishers import CameraPublishers
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'diffphyscam_ros.nodes.recorder', '--topic', 'camera/image_raw',
+         'sensor_msgs/msg/Image', '--topic', 'camera/camera_info', 'sensor_msgs/msg/CameraInfo'],
+        stdout=subprocess.PIPE, text=True)
+    rclpy.init()
+    try:
+        process.stdout.readline()
+        node = rclpy.create_node('benchmark')
+        camera = CameraPublishers(node, 'camera', 'camera_optical_frame', lambda stamp: stamp,
+                                  LiveOptions)
+        while not (camera.image.get_subscription_count() and camera.info.get_subscription_count()):
+            rclpy.spin_once(node, timeout_sec=0.1)
+        yield camera.publish
+    finally:
+        rclpy.try_shutdown()
+        process.terminate()
+        process.wait(10)
+
+
+def one_frame(simulator: Simulator, publish: Callable[[Capture], None] | None,
+              rate: float, times: dict[str, float]) -> Capture:
+    """Everything between two images; adds to ``times``."""
+    started = time.perf_counter()
+    for _ in range(round(1 / (rate * simulator.world.time_step))):
+        simulator.step()
+    times['physics'] += time.perf_counter() - started
+    capture = simulator.capture('camera', outputs=('image',))
+    for part, seconds in capture.durations.items():
+        times[part] += seconds
+    if publish:
+        at = time.perf_counter()
+        publish(capture)
+        times['message, publish'] += time.perf_counter() - at
+    times['whole frame'] += time.perf_counter() - started
+    return capture
+
+
+def measure(scene: str, model: str, repeats: int, rate: float) -> dict[str, list[float]]:
+    """Seconds of every stage, of the whole frame and of TinyRenderer, once per repeat."""
+    world = World.load(scene)
+    add_textures(world)
+    simulator = Simulator(world, {'camera': camera_named(model)}, device='cpu')
+    simulator.warm_up()
+    simulator.command(1.0, 0.4)
+    info = simulator.cameras['camera'].camera_info()
+    matrix = torch.tensor(info.k, dtype=torch.float64).reshape(3, 3)
+    samples: dict[str, list[float]] = defaultdict(list)
+    with publisher() as publish:
+        for repeat in range(repeats + 2):
+            times: dict[str, float] = defaultdict(float)
+            with timed_stages(times):
+                capture = one_frame(simulator, publish, rate, times)
+            view = View(matrix, invert(capture.T_world_optical), (info.height, info.width))
+            started = time.perf_counter()
+            tiny_render(world, view, shadows=True)
+            times['TinyRenderer, shadows'] = time.perf_counter() - started
+            if repeat >= 2:                # the first ones still load and settle
+                for name, seconds in times.items():
+                    samples[name].append(seconds)
+    world.close()
+    return samples
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument('--scene', default='course')
+    parser.add_argument('--model', default='default')
+    parser.add_argument('--repeats', type=int, default=25)
+    parser.add_argument('--rate', type=float, default=30.0, help='[Hz]')
+    options = parser.parse_args()
+    samples = measure(options.scene, options.model, options.repeats, options.rate)
+    print(f'A frame of {options.scene} with camera {options.model}, '
+          f'{os.cpu_count()} CPU cores [ms]')
+    print(f'  {"stage":<28}{"median":>8}{"best":>8}')
+    order = ['physics', 'render', *(s[2] for s in STAGES[:5]), 'camera',
+             *(s[2] for s in STAGES[5:]), 'message, publish', 'whole frame',
+             'TinyRenderer, shadows']
+    inner = {s[2] for s in STAGES}
+    for name in (n for n in order if n in samples):
+        values = [1e3 * v for v in samples[name]]
+        label = f'  {name}' if name in inner else name
+        print(f'  {label:<28}{statistics.median(values):>8.2f}{min(values):>8.2f}')
+    tiny, frame = (statistics.median(samples[n]) for n in ('TinyRenderer, shadows',
+                                                            'whole frame'))
+    best = min(samples['TinyRenderer, shadows']) / min(samples['whole frame'])
+    print(f'  TinyRenderer / whole frame: {tiny / frame:.1f} (medians), {best:.1f} (best)')
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f'  peak memory: {peak:.0f} MiB')
+
+
+if __name__ == '__main__':
+    main()
