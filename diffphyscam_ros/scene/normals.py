@@ -16,14 +16,14 @@ def crease_mesh(corners: Array, corner_uvs: Array | None = None,
     :param crease_angle: faces that meet at a larger angle [deg] keep separate normals.
     :return: positions (V, 3), triangles (T', 3), normals (V, 3), uvs (V, 2), colors (V, 3).
     """
+    scale = max(float(np.ptp(corners.reshape(-1, 3), axis=0).max(initial=0.0)), 1e-12)
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     area = np.linalg.norm(cross, axis=-1)
-    keep = area > 1e-14 * max(float(np.ptp(corners.reshape(-1, 3), axis=0).max(initial=0)), 1e-12)
+    keep = area > 1e-14 * scale ** 2
     corners, cross, area = corners[keep], cross[keep], area[keep]
     face_normal = cross / area[:, None]
     flat = corners.reshape(-1, 3)
-    extent = float(np.ptp(flat, axis=0).max(initial=0)) or 1.0
-    weld = _groups(np.round(flat / (extent * 1e-6)).astype(np.int64))
+    weld = _groups(np.round(flat / (scale * 1e-6)).astype(np.int64))
     normals = _corner_normals(weld, np.repeat(face_normal, 3, 0), np.repeat(cross, 3, 0),
                               np.cos(np.radians(crease_angle)))
     keys = [weld[:, None], np.round(normals * 2000).astype(np.int64)]
