@@ -7,8 +7,9 @@ vehicle. Give a goal in RViz (rviz:=true), or on the action navigate_to_pose in 
 
 from pathlib import Path
 
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from ament_index_python.packages import get_packages_with_prefixes
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -24,6 +25,16 @@ SERVERS = [
     ('nav2_bt_navigator', 'bt_navigator'),
     ('nav2_waypoint_follower', 'waypoint_follower'),
 ]
+
+
+def check(_: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Stop with a sentence where Nav2 is missing."""
+    present = get_packages_with_prefixes()
+    missing = [package for package, _ in SERVERS if package not in present]
+    if missing:
+        raise RuntimeError(f'Nav2 is not installed ({", ".join(missing)}); install it with '
+                           '`apt install ros-$ROS_DISTRO-navigation2`.')
+    return []
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -48,6 +59,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument('nav2_params_file',
                               default_value=str(share_path('config/nav2/nav2_params.yaml')),
                               description="parameter file of Nav2's servers"),
+        OpaqueFunction(function=check),
         simulator,
         *[Node(package=package, executable=executable, name=executable, output='screen',
                parameters=[params]) for package, executable in SERVERS],
