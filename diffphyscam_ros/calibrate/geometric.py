@@ -7,15 +7,17 @@ block for the camera and one per view, so that a hundred views cost a hundred 6x
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
+import torch
 
+from diffphyscam_ros.calibrate import arrow, shape
 from diffphyscam_ros.calibrate.detect import Detection
 from diffphyscam_ros.calibrate.target import Target
 from diffphyscam_ros.errors import InputError
-from diffphyscam_ros.optics.distortion import COEFFICIENTS
+from diffphyscam_ros.optics.distortion import COEFFICIENTS, monotonic_range, undistort
 
 #: candidate -> (ROS distortion model, coefficients that are free)
 CANDIDATES = {
@@ -40,6 +42,8 @@ class View:
     """(N, 3) on the board [m]."""
     corners: np.ndarray
     """(N, 2) in the image [px]."""
+    extent: tuple[float, float] = (1.0, 1.0)
+    """[m] of the board between its outermost corners."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Geometry:
     """(V,) [px]"""
     residuals: tuple[np.ndarray, ...]
     """Per view (N, 2): measured minus projected [px]."""
+    board: np.ndarray = field(default_factory=lambda: shape.FLAT)
+    """Shape of the board, coefficients of ``shape.TERMS`` [m]."""
 
     @property
     def rms(self) -> float:
@@ -88,7 +94,7 @@ class Geometry:
 
 def make_view(name: str, index: int, target: Target, found: Detection) -> View:
     """Pair the corners of a detection with their points on the board."""
-    return View(name, index, target.points()[found.ids], found.corners)
+    return View(name, index, target.points()[found.ids], found.corners, target.extent)
 
 
 def project(points: np.ndarray, pose: np.ndarray, intrinsics: np.ndarray, model: str) \
@@ -108,31 +114,42 @@ def project(points: np.ndarray, pose: np.ndarray, intrinsics: np.ndarray, model:
 
 
 def fit(views: Sequence[View], size: tuple[int, int], candidate: str, *,
-        start: Geometry | None = None, fix_aspect: bool = False) -> Geometry:
-    """Fit intrinsics and poses of ``views``; ``start`` saves the search for a first guess."""
+        start: Geometry | None = None, fix_aspect: bool = False, bent: bool = False) -> Geometry:
+    """
+    Fit intrinsics and poses of ``views``.
+
+    :param start: saves the search for a first guess.
+    :param fix_aspect: keep fx = fy.
+    :param bent: also fit the board's shape, shared by all views.
+    """
     model, free = CANDIDATES[candidate]
     names = ('fx', 'fy', 'cx', 'cy', *COEFFICIENTS[model])
     mask = np.array([n in ('fx', 'fy', 'cx', 'cy') or n in free for n in names])
-    if start is None or start.model != model:
+    if start is None or start.model != model or len(start.poses) != len(views):
         intrinsics, poses = _first_guess(views, size, model, start)
     else:
         intrinsics, poses = start.intrinsics.copy(), start.poses.copy()
     intrinsics[4:][~mask[4:]] = 0
-    basis = np.eye(len(names))[:, mask]
+    select = np.eye(len(names))[:, mask]
     if fix_aspect:
-        basis[:, 0] += basis[:, 1]
-        basis = np.delete(basis, 1, 1)
+        select[:, 0] += select[:, 1]
+        select = np.delete(select, 1, 1)
         intrinsics[:2] = intrinsics[:2].mean()
-    damping = 1e-4
-    cost = _cost(views, poses, intrinsics, model)
+    terms = len(shape.TERMS)
+    basis = np.zeros((len(names) + terms, select.shape[1] + bent * terms))
+    basis[:len(names), :select.shape[1]] = select
+    if bent:
+        basis[len(names):, select.shape[1]:] = np.eye(terms)
+    shared = np.r_[intrinsics, shape.FLAT]
+    damping, cost = 1e-4, _cost(views, poses, shared, model)
     for _ in range(60):
-        hessian, gradient, blocks = _normal_equations(views, poses, intrinsics, model, basis)
-        step, pose_steps = _solve(hessian, gradient, blocks, damping)
-        trial, trial_poses = intrinsics + basis @ step, poses + pose_steps
+        hessian, gradient, blocks = _normal_equations(views, poses, shared, model, basis)
+        step, pose_steps = arrow.solve(hessian, gradient, blocks, damping)
+        trial, trial_poses = shared + basis @ step, poses + np.array(pose_steps)
         trial_cost = _cost(views, trial_poses, trial, model)
         if trial_cost <= cost:
             done = cost - trial_cost < 1e-10 * cost
-            intrinsics, poses, cost = trial, trial_poses, trial_cost
+            shared, poses, cost = trial, trial_poses, trial_cost
             damping = max(damping / 10, 1e-12)
             if done:
                 break
@@ -140,17 +157,22 @@ def fit(views: Sequence[View], size: tuple[int, int], candidate: str, *,
             damping *= 10
             if damping > 1e8:
                 break
-    residuals = tuple(v.corners - project(v.points, p, intrinsics, model)[0]
-                      for v, p in zip(views, poses, strict=True))
-    count = sum(r.size for r in residuals)
-    freedom = max(1, count - basis.shape[1] - 6 * len(views))
-    hessian, gradient, blocks = _normal_equations(views, poses, intrinsics, model, basis)
-    reduced = hessian - sum(c.T @ np.linalg.solve(p, c) for p, c, _ in blocks)
-    scale = np.sqrt(np.diag(reduced).clip(1e-300))
-    covariance = np.linalg.pinv(reduced / np.outer(scale, scale), rcond=1e-14) / np.outer(
-        scale, scale) * (cost / freedom)
-    return Geometry(model, free, size, intrinsics, basis @ covariance @ basis.T, poses,
-                    np.array([np.sqrt((r ** 2).sum(1).mean()) for r in residuals]), residuals)
+    intrinsics, board = shared[:len(names)], shared[len(names):]
+    residuals = tuple(
+        v.corners - project(on_board(v, board), p, intrinsics, model)[0]
+        for v, p in zip(views, poses, strict=True))
+    freedom = max(1, sum(r.size for r in residuals) - basis.shape[1] - 6 * len(views))
+    hessian, _, blocks = _normal_equations(views, poses, shared, model, basis)
+    covariance = basis @ (arrow.covariance(hessian, blocks) * (cost / freedom)) @ basis.T
+    count = len(names)
+    return Geometry(model, free, size, intrinsics, covariance[:count, :count], poses,
+                    np.array([np.sqrt((r ** 2).sum(1).mean()) for r in residuals]), residuals,
+                    board)
+
+
+def on_board(view: View, board: np.ndarray) -> np.ndarray:
+    """(N, 3) corner points on the real, bent board [m]."""
+    return shape.bend(view.points, view.extent, board)
 
 
 def fit_pose(view: View, intrinsics: np.ndarray, model: str, *,
@@ -177,44 +199,78 @@ def fit_pose(view: View, intrinsics: np.ndarray, model: str, *,
     return pose
 
 
-def held_out_rms(views: Sequence[View], size: tuple[int, int], candidate: str, *,
-                 folds: int = 4, start: Geometry | None = None) -> float:
-    """[px] Error of views that the intrinsics were not fitted to (their poses are)."""
-    total, count = 0.0, 0
-    for fold in range(min(folds, len(views))):
-        train = [v for i, v in enumerate(views) if i % folds != fold]
-        test = [v for i, v in enumerate(views) if i % folds == fold]
-        geometry = fit(train, size, candidate)
-        for view in test:
+def held_out_errors(views: Sequence[View], size: tuple[int, int], candidate: str, *,
+                    folds: int = 4, bent: bool = False) -> np.ndarray:
+    """[px^2] (V,) mean squared error of views whose pose only was fitted to their own corners."""
+    errors = np.zeros(len(views))
+    folds = min(folds, len(views))
+    for fold in range(folds):
+        geometry = fit([v for i, v in enumerate(views) if i % folds != fold], size, candidate,
+                       bent=bent)
+        for i in range(fold, len(views), folds):
+            view = replace(views[i], points=on_board(views[i], geometry.board))
             pose = fit_pose(view, geometry.intrinsics, geometry.model)
             error = view.corners - project(view.points, pose, geometry.intrinsics,
                                            geometry.model)[0]
-            total += float((error ** 2).sum())
-            count += len(error)
-    return float(np.sqrt(total / max(count, 1)))
+            errors[i] = (error ** 2).sum(1).mean()
+    return errors
 
 
-def choose_model(views: Sequence[View], size: tuple[int, int], model: str | None) \
-        -> tuple[str, dict[str, float]]:
+def choose_model(views: Sequence[View], size: tuple[int, int], model: str | None, *,
+                 bent: bool = False) -> tuple[str, dict[str, float]]:
     """
-    Choose a candidate by held-out error: the simplest within 1 % of the best.
+    Choose a candidate by held-out error: the simplest that is not significantly worse.
+
+    A candidate is worse where its error, view by view, exceeds that of the best by more than one
+    standard error of the mean difference. Candidates whose curve folds back inside the image are
+    left out unless they were asked for.
 
     :param model: a ROS distortion model to keep to, or None for any.
     :return: its name and the held-out error of every candidate [px].
     """
-    errors: dict[str, float] = {}
-    for name, (kind, _) in CANDIDATES.items():
-        if model not in (None, kind) or (model is None and len(views) < 6 and len(errors) >= 3):
+    found: dict[str, np.ndarray] = {}
+    for name, (kind, free) in CANDIDATES.items():
+        if model not in (None, kind) or (len(views) < 6 and len(free) > 4 and model is None):
             continue
         try:
-            errors[name] = held_out_rms(views, size, name)
+            found[name] = held_out_errors(views, size, name, bent=bent)
+            if model is None and not covers_image(fit(views, size, name,
+                                                              bent=bent)):
+                del found[name]
         except (cv2.error, np.linalg.LinAlgError):
-            errors[name] = float('inf')
-    best = min(errors.values())
-    if not np.isfinite(best):
+            continue
+    finite = {n: e for n, e in found.items() if np.isfinite(e).all()}
+    if not finite:
         raise InputError('no lens model could be fitted to the corners; record more views with '
                          'the board tilted and in all parts of the image.')
-    return next(n for n, e in errors.items() if e <= 1.01 * best), errors
+    best = min(finite.values(), key=lambda e: e.mean())
+    name = next(n for n, e in finite.items()
+                if (e - best).mean() <= (e - best).std() / np.sqrt(len(best)))
+    return name, {n: float(np.sqrt(e.mean())) for n, e in finite.items()}
+
+
+def _is_bent(views: Sequence[View], size: tuple[int, int], candidate: str) -> bool:
+    """Whether held-out views are explained clearly better by a board that is not flat."""
+    flat = held_out_errors(views, size, candidate)
+    bent = held_out_errors(views, size, candidate, bent=True)
+    gain = flat - bent
+    return bool(gain.mean() > 2 * gain.std() / np.sqrt(len(gain)) and
+                bent.mean() < 0.85 * flat.mean())
+
+
+def covers_image(geometry: Geometry) -> bool:
+    """Whether the distortion is one-to-one over the whole image."""
+    height, width = geometry.size
+    edge = np.array([[x, y] for x in (-0.5, width / 2, width - 0.5)
+                     for y in (-0.5, height / 2, height - 0.5)])
+    flat = (edge - geometry.intrinsics[2:4]) / geometry.intrinsics[:2]
+    points = undistort(torch.from_numpy(flat), geometry.model,
+                       torch.from_numpy(geometry.distortion))
+    radius = points.norm(dim=-1)
+    if geometry.model == 'equidistant':
+        return bool(torch.isfinite(radius).all())
+    limit = monotonic_range(geometry.model, geometry.distortion)
+    return bool((radius < 0.98 * limit).all())
 
 
 def calibrate(views: Sequence[View], size: tuple[int, int], *, model: str | None = None,
@@ -228,19 +284,18 @@ def calibrate(views: Sequence[View], size: tuple[int, int], *, model: str | None
     """
     check_variety(views, size)
     kept, rejected = list(views), []
-    candidate, errors = choose_model(kept, size, model)
-    geometry = fit(kept, size, candidate, fix_aspect=fix_aspect)
-    while len(kept) > 4:
-        limit = 3 * float(np.median(geometry.view_rms)) + 0.2
-        worst = int(geometry.view_rms.argmax())
-        if geometry.view_rms[worst] <= limit:
-            break
-        rejected.append((kept[worst], float(geometry.view_rms[worst])))
-        del kept[worst]
-        geometry = fit(kept, size, candidate, fix_aspect=fix_aspect)
-    if rejected:
+    while True:
         candidate, errors = choose_model(kept, size, model)
-        geometry = fit(kept, size, candidate, fix_aspect=fix_aspect)
+        bent = len(kept) >= 8 and _is_bent(kept, size, candidate)
+        if bent:
+            candidate, errors = choose_model(kept, size, model, bent=True)
+        geometry = fit(kept, size, candidate, fix_aspect=fix_aspect, bent=bent)
+        limit = 3 * float(np.median(geometry.view_rms)) + 0.2
+        bad = [i for i in np.argsort(-geometry.view_rms) if geometry.view_rms[i] > limit]
+        if not bad or len(kept) <= 4:
+            break
+        rejected.append((kept[bad[0]], float(geometry.view_rms[bad[0]])))
+        del kept[bad[0]]
     if not np.isfinite(geometry.intrinsics).all() or geometry.intrinsics[:2].min() <= 0:
         raise InputError('the corners do not determine a camera; record the board tilted by 20 '
                          'to 45 degrees to all sides and in all parts of the image.')
@@ -351,44 +406,35 @@ def _pnp(view: View, intrinsics: np.ndarray, model: str) -> np.ndarray:
     else:
         D = intrinsics[4:]
     _, rotations, translations, errors = cv2.solvePnPGeneric(
-        view.points, corners, K, D, flags=cv2.SOLVEPNP_IPPE)
+        view.points * [1, 1, 0], corners, K, D, flags=cv2.SOLVEPNP_IPPE)
     best = int(np.argmin(np.asarray(errors).ravel()))
     return np.r_[rotations[best].ravel(), translations[best].ravel()]
 
 
-def _cost(views: Sequence[View], poses: np.ndarray, intrinsics: np.ndarray, model: str) -> float:
+def _cost(views: Sequence[View], poses: np.ndarray, shared: np.ndarray, model: str) -> float:
+    """Sum of squares [px^2]; ``shared`` holds the intrinsics and perhaps the board's shape."""
+    count = 4 + len(COEFFICIENTS[model])
     total = 0.0
     for view, pose in zip(views, poses, strict=True):
-        error = view.corners - project(view.points, pose, intrinsics, model)[0]
+        points = on_board(view, shared[count:]) if len(shared) > count else view.points
+        error = view.corners - project(points, pose, shared[:count], model)[0]
         total += float((error ** 2).sum())
     return total if np.isfinite(total) else float('inf')
 
 
-def _normal_equations(views, poses, intrinsics, model, basis):
-    """Camera block, its gradient, and per view (pose block, coupling, gradient)."""
+def _normal_equations(views, poses, shared, model, basis):
+    """Camera and board block, its gradient, and a block for each pose."""
+    count = 4 + len(COEFFICIENTS[model])
     hessian = np.zeros((basis.shape[1],) * 2)
     gradient, blocks = np.zeros(basis.shape[1]), []
     for view, pose in zip(views, poses, strict=True):
-        pixels, A, B = project(view.points, pose, intrinsics, model)
+        pixels, A, B = project(on_board(view, shared[count:]), pose, shared[:count], model)
+        R = cv2.Rodrigues(pose[:3])[0]
+        C = A[..., 3:] @ R @ shape.basis(view.points, view.extent)
         r = (view.corners - pixels).ravel()
-        A, B = A.reshape(-1, 6), B.reshape(len(r), -1) @ basis
+        A = A.reshape(-1, 6)
+        B = np.concatenate([B, C], -1).reshape(len(r), -1) @ basis
         hessian += B.T @ B
         gradient += B.T @ r
-        blocks.append((A.T @ A, A.T @ B, A.T @ r))
+        blocks.append(arrow.Block(A.T @ A, A.T @ B, A.T @ r))
     return hessian, gradient, blocks
-
-
-def _solve(hessian, gradient, blocks, damping):
-    """One damped step by the Schur complement of the pose blocks."""
-    reduced = hessian + damping * np.diag(np.diag(hessian))
-    right = gradient.copy()
-    factors = []
-    for block, coupling, g in blocks:
-        inverse = np.linalg.inv(block + damping * np.diag(np.diag(block)))
-        reduced = reduced - coupling.T @ inverse @ coupling
-        right -= coupling.T @ inverse @ g
-        factors.append(inverse)
-    scale = np.sqrt(np.diag(reduced).clip(1e-300))
-    step = np.linalg.lstsq(reduced / np.outer(scale, scale), right / scale, rcond=1e-13)[0] / scale
-    return step, np.array([inverse @ (g - coupling @ step) for inverse, (_, coupling, g)
-                           in zip(factors, blocks, strict=True)])

@@ -82,11 +82,11 @@ class Target:
         return np.stack([x.ravel(), y.ravel(), np.zeros(x.size)], -1)
 
     def pattern(self, *, inverted: bool = False) -> Pattern:
-        """Black and white cells; ``inverted`` is a chessboard that begins the other way round."""
+        """Black and white cells; ``inverted`` is a chessboard whose first inner cell is black."""
         if self.kind == 'chessboard':
             lines = [np.arange(-1, n + 1) * self.square for n in (self.columns, self.rows)]
             row, column = np.mgrid[0:self.rows + 1, 0:self.columns + 1]
-            white = (row + column + inverted) % 2
+            white = (row + column + 1 + inverted) % 2
             known = 0.25 * self.square
             area = (-known, -known, (self.columns - 1) * self.square + known,
                     (self.rows - 1) * self.square + known)
@@ -117,7 +117,7 @@ class Target:
                 block[:] = 1
                 block[1:-1, 1:-1] = marker_bits(self.dictionary, ident)
         known = 0.25 * self.square
-        return Pattern(lines[0], lines[1], white,
+        return Pattern(*_with_margin(lines, white, self.square),
                        (known, known, self.columns * self.square - known,
                         self.rows * self.square - known))
 
@@ -134,7 +134,7 @@ class Target:
             bits = np.rot90(marker_bits(self.dictionary, ident), self.turned)
             white[row * side:row * side + cells, column * side:column * side + cells] = bits
         known = 0.5 * self.square / cells
-        return Pattern(lines[0], lines[1], white,
+        return Pattern(*_with_margin(lines, white, self.square),
                        (known, known, lines[0][-1] - known, lines[1][-1] - known))
 
 
@@ -194,6 +194,12 @@ def charuco_board(target: Target) -> 'cv2.aruco.CharucoBoard':
         cv2.aruco.getPredefinedDictionary(dictionary_id(target.dictionary)))
     board.setLegacyPattern(target.legacy)
     return board
+
+
+def _with_margin(lines: list[np.ndarray], white: np.ndarray, width: float) -> tuple:
+    """Add the white paper around printed markers: x lines, y lines, cells."""
+    x, y = (np.r_[v[0] - width, v, v[-1] + width] for v in lines)
+    return x, y, np.pad(white, 1, constant_values=1)
 
 
 @lru_cache(maxsize=4096)

@@ -1,0 +1,231 @@
+"""
+The board through our own camera: every stage from radiance to DN, on the pixels of one frame.
+
+The stages are the simulator's own functions; here they only get their numbers from two vectors,
+one shared by all frames (the camera) and one of each frame (pose, exposure, illumination).
+
+Conventions that fix what no bag can tell:
+the white paint has the given reflectance, so that a frame's gain is in units of it;
+the response maps signal 1 to DN 1, so that exposure cannot hide in it;
+all light fall-off is in the polynomial, none in the natural cos^4 term;
+the pixel pitch is given, and the focal length in metres follows from fx.
+"""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffphyscam_ros.calibrate import shape
+from diffphyscam_ros.calibrate.board import intersect, prepare, Print, whiteness
+from diffphyscam_ros.calibrate.target import Target
+from diffphyscam_ros.optics.defocus import defocus
+from diffphyscam_ros.optics.distortion import COEFFICIENTS
+from diffphyscam_ros.optics.resample import pixel_map
+from diffphyscam_ros.optics.residual_blur import residual_blur
+from diffphyscam_ros.optics.vignetting import fall_off, vignette
+from diffphyscam_ros.sensor.response import curve
+
+#: [px] kept around the board so that blur has something to draw from
+MARGIN = 10
+_PINHOLE = torch.eye(3, dtype=torch.float64)
+#: entries of the response table
+TABLE = 1025
+#: shared parameters after the lens's own
+OPTICS = ('a2', 'a4', 'a6')
+BLUR = ('residual_blur', 'defocus', 'inverse_focus')
+RESPONSE = ('black_reflectance', 'black_level', 'log_exponent', 'bend1', 'bend2', 'bend3')
+#: parameters of one frame
+LOCAL = ('rx', 'ry', 'rz', 'tx', 'ty', 'tz', 'log_gain', 'slope_x', 'slope_y',
+         'curve_xx', 'curve_xy', 'curve_yy')
+
+#: name -> (mean, standard deviation) of what is believed before any pixel is seen
+PRIORS = {
+    'a2': (0.0, 1.0), 'a4': (0.0, 0.7), 'a6': (0.0, 0.4),
+    'black_reflectance': (0.05, 0.03), 'black_level': (0.0, 0.02),
+    'residual_blur': (0.7, 1.0), 'defocus': (0.0, 20.0), 'inverse_focus': (1.0, 3.0),
+    'log_exponent': (0.0, 1.0), 'bend1': (0.0, 0.15), 'bend2': (0.0, 0.1), 'bend3': (0.0, 0.07),
+    'log_gain': (0.0, 10.0), 'slope_x': (0.0, 0.15), 'slope_y': (0.0, 0.15),
+    'curve_xx': (0.0, 0.04), 'curve_xy': (0.0, 0.04), 'curve_yy': (0.0, 0.04),
+}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The part of one frame that shows the board."""
+
+    name: str
+    index: int
+    origin: tuple[int, int]
+    """Row and column of the window's first pixel."""
+    size: tuple[int, int]
+    """(height, width) of the whole image [px]."""
+    dn: Tensor
+    """(h, w) measured, in [0, 1]."""
+    mask: Tensor
+    """(h, w) 1 where the pattern is known for certain."""
+    pattern: Print
+    extent: tuple[float, float]
+    """[m] of the board between its outermost corners."""
+    exposure: float = float('nan')
+    """Exposure time x gain of the frame, where the recording says it."""
+    board: np.ndarray = field(default_factory=lambda: shape.FLAT)
+    """The board's shape, coefficients of ``shape.TERMS`` [m]."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which distortion model the shared vector speaks of, and what is held fixed."""
+
+    distortion: str
+    """ROS name."""
+    free: tuple[str, ...]
+    """Shared parameters that are fitted."""
+    white: float = 0.9
+    """Reflectance of the white paint."""
+    pixel_pitch: float = 3e-6
+    """[m]"""
+    psf: str = 'disc'
+    held: bool = False
+    """Whether the shared vector is known and only frames are fitted."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all shared parameters, in the order of the vector."""
+        return ('fx', 'fy', 'cx', 'cy', *COEFFICIENTS[self.distortion], *OPTICS, *BLUR,
+                *RESPONSE)
+
+    def split(self, shared: Tensor) -> dict[str, Tensor]:
+        """Name every entry of the shared vector."""
+        return dict(zip(self.names, shared.unbind(), strict=True))
+
+
+def cut(name: str, index: int, dn: np.ndarray, target: Target, pose: np.ndarray,
+        intrinsics: np.ndarray, model: str, *, inverted: bool = False,
+        exposure: float = float('nan'), board: np.ndarray = shape.FLAT) -> Frame | None:
+    """Cut the board out of an image (H, W) in [0, 1]; None where it is out of sight."""
+    height, width = dn.shape
+    pattern = prepare(target.pattern(inverted=inverted))
+    rays = window_rays(torch.from_numpy(intrinsics), model, (0, 0), (height, width))
+    with torch.no_grad():
+        X, Y, depth = intersect(rays, torch.from_numpy(pose))
+    x0, y0, x1, y1 = pattern.area
+    mask = ((X > x0) & (X < x1) & (Y > y0) & (Y < y1) & (depth > 0)).numpy()
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if mask.sum() < 400:
+        return None
+    top, bottom = max(rows[0] - MARGIN, 0), min(rows[-1] + MARGIN + 1, height)
+    left, right = max(columns[0] - MARGIN, 0), min(columns[-1] + MARGIN + 1, width)
+    # What is outside the image is unknown, and blur mixes it in at the border.
+    mask[:3], mask[-3:], mask[:, :3], mask[:, -3:] = False, False, False, False
+    window = slice(top, bottom), slice(left, right)
+    return Frame(name, index, (int(top), int(left)), (height, width),
+                 torch.from_numpy(np.ascontiguousarray(dn[window], np.float32)),
+                 torch.from_numpy(mask[window].astype(np.float32)), pattern, target.extent,
+                 exposure, board)
+
+
+def window_rays(intrinsics: Tensor, model: str, origin: tuple[int, int], size: tuple[int, int],
+                shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+    """(h, w, 2) normalised undistorted coordinates of a window's pixels, moved by ``shift``."""
+    offset = intrinsics.new_tensor([0.0, 0.0, origin[1] + shift[0], origin[0] + shift[1]])
+    lens, coefficients = intrinsics[:4] - offset, intrinsics[4:]
+    if torch.is_grad_enabled() and intrinsics.requires_grad:
+        return pixel_map(lens.float(), model, coefficients.float(), size, _PINHOLE)
+    return _cached_rays(tuple(lens.tolist()), model, tuple(coefficients.tolist()), size)
+
+
+@lru_cache(maxsize=4)
+def _cached_rays(lens: tuple, model: str, coefficients: tuple, size: tuple) -> Tensor:
+    return pixel_map(torch.tensor(lens), model, torch.tensor(coefficients), size, _PINHOLE)
+
+
+def irradiance(model: Model, frame: Frame, shared: Tensor, local: Tensor,
+               shift: tuple[float, float] = (0.0, 0.0), *, blur: bool = True) -> Tensor:
+    """Linear signal on the sensor (h, w), before black level and response."""
+    p = model.split(shared)
+    size = tuple(frame.dn.shape)
+    count = 4 + len(COEFFICIENTS[model.distortion])
+    rays = window_rays(shared[:count], model.distortion, frame.origin, size, shift)
+    X, Y, depth = intersect(rays, local[:6], frame.board, frame.extent)
+    paint = p['black_reflectance'] + (model.white - p['black_reflectance']) * whiteness(
+        X, Y, frame.pattern)
+    radiance = paint * illumination(X, Y, local, frame.extent)
+    share = (size[0] ** 2 + size[1] ** 2) / (frame.size[0] ** 2 + frame.size[1] ** 2)
+    polynomial = torch.stack([p['a2'] * share, p['a4'] * share ** 2, p['a6'] * share ** 3])
+    centre = shared[:4] - shared.new_tensor([0, 0, frame.origin[1], frame.origin[0]])
+    light = fall_off(rays, rays.new_tensor([1., 1., 0., 0.]), centre.to(rays),
+                     rays.new_zeros(()), polynomial.to(rays))
+    image = vignette(radiance[..., None].float(), light)
+    if blur:
+        image = _defocus(model, p, image, depth) if float(p['defocus'].detach()) > 0 else image
+        image = residual_blur(image, p['residual_blur'].clamp(0.05, 4.9).float())
+    return image[..., 0]
+
+
+def _defocus(model: Model, p: dict[str, Tensor], image: Tensor, depth: Tensor) -> Tensor:
+    focal = (p['fx'] * model.pixel_pitch).detach()
+    return defocus(image, depth.clamp(0.01, 1000.0).float(), focal_length=focal,
+                   f_number=f_number(focal, model.pixel_pitch, p['defocus']),
+                   focus_distance=focal + 1 / p['inverse_focus'].clamp_min(1e-3),
+                   pixel_pitch=model.pixel_pitch, psf=model.psf)
+
+
+def f_number(focal_length: Tensor, pixel_pitch: float, strength: Tensor) -> Tensor:
+    """N from the strength of defocus f^2 / (N C) [px m]: c = strength |1/d - 1/U| far from f."""
+    return focal_length ** 2 / (pixel_pitch * strength.clamp_min(1e-6))
+
+
+def illumination(X: Tensor, Y: Tensor, local: Tensor, extent: tuple[float, float]) -> Tensor:
+    """Gain times a smooth quadratic over the board, 1 at its centre before the gain."""
+    x, y = 2 * X / extent[0] - 1, 2 * Y / extent[1] - 1
+    g = local[6:].to(X)
+    form = 1 + g[1] * x + g[2] * y + g[3] * x * x + g[4] * x * y + g[5] * y * y
+    return torch.exp(g[0]) * form.clamp_min(0.02)
+
+
+def respond(model: Model, signal: Tensor, shared: Tensor) -> Tensor:
+    """DN in [0, 1] of the linear signal: black level, then the response curve."""
+    p = model.split(shared)
+    y = signal + p['black_level'].to(signal)
+    exponent = torch.exp(p['log_exponent'])
+    if not {'bend1', 'bend2', 'bend3'} & set(model.free):
+        return curve(y, 'power', exponent=exponent.to(signal))
+    return curve(y, 'table', table=response_table(exponent, torch.stack(
+        [p['bend1'], p['bend2'], p['bend3']])).to(signal))
+
+
+def response_table(exponent: Tensor, bends: Tensor) -> Tensor:
+    """
+    Monotone curve through (0, 0) and (1, 1): s + sum_k b_k sin(k pi s) / (k pi), s = y^exponent.
+
+    Its slope over s is 1 + sum_k b_k cos(k pi s), positive while sum |b_k| < 1.
+    """
+    y = torch.linspace(0, 1, TABLE, dtype=exponent.dtype)
+    s = torch.where(y > 0, y.clamp_min(1e-12) ** exponent, torch.zeros_like(y))
+    k = torch.arange(1, len(bends) + 1, dtype=exponent.dtype)
+    waves = torch.sin(torch.pi * k * s[:, None]) / (torch.pi * k)
+    return s + waves @ bends
+
+
+def render(model: Model, frame: Frame, shared: Tensor, local: Tensor) -> Tensor:
+    """Expected DN (h, w) of the frame's window."""
+    return respond(model, irradiance(model, frame, shared, local), shared)
+
+
+def start_vector(model: Model, intrinsics: np.ndarray) -> np.ndarray:
+    """Shared vector to start from: the corners' geometry, a sharp linear camera."""
+    values = {'residual_blur': 0.6, 'defocus': 0.0, 'inverse_focus': 1.0,
+              'black_reflectance': PRIORS['black_reflectance'][0], 'log_exponent': 0.0}
+    names = model.names[len(intrinsics):]
+    return np.r_[intrinsics, [values.get(n, 0.0) for n in names]].astype(float)
+
+
+def start_local(model: Model, frame: Frame, pose: np.ndarray, shared: np.ndarray) -> np.ndarray:
+    """Vector of one frame: its pose, and the gain that explains its bright pixels."""
+    bright = float(np.quantile(frame.dn.numpy()[frame.mask.numpy() > 0], 0.8))
+    exponent = np.exp(shared[model.names.index('log_exponent')])
+    gain = max(bright, 0.02) ** (1 / exponent) / model.white
+    return np.r_[pose, np.log(gain), np.zeros(5)]
