@@ -51,7 +51,6 @@ from diffphyscam_ros.render.chunk import (
     VZ,
 )
 from diffphyscam_ros.render.harmonics import basis_nb as basis
-from diffphyscam_ros.render.harmonics import COUNT
 from diffphyscam_ros.render.octahedral import fold
 
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)

@@ -207,3 +207,11 @@ def _stack(arrays: list[np.ndarray], width: int, dtype: type = np.float32) -> np
     if not arrays:
         return np.zeros((0, width), dtype)
     return np.ascontiguousarray(np.concatenate(arrays), dtype)
+
+
+def weld(geometry: Geometry) -> np.ndarray:
+    """(V,) int32: for each vertex, the first of its instance at the same place."""
+    keys = np.concatenate([geometry.vertex_instance[:, None].astype(np.float64),
+                           geometry.positions.astype(np.float64)], 1)
+    _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    return first[inverse.reshape(-1)].astype(np.int32)

@@ -38,11 +38,36 @@ def light_basis(to_sun: np.ndarray) -> np.ndarray:
     return np.stack([right, np.cross(toward, right), toward])
 
 
+def plan_maps(to_sun: np.ndarray, eye: np.ndarray, forward: np.ndarray, reach: float
+              ) -> list[tuple[np.ndarray, np.ndarray, float]]:
+    """
+    Where the maps lie: (world to x, y, depth in [-1, 1] (3, 4), middle (2,), half width [m]).
+
+    :param reach: [m] from the eye to the farthest caster.
+    """
+    basis = light_basis(to_sun)
+    count = 1
+    while count < MAX_MAPS and FINEST * RATIO ** (count - 1) < reach:
+        count += 1
+    depth_range = 2.0 ** np.ceil(np.log2(max(reach * 1.5, 1.0)))
+    plan = []
+    for level in range(count):
+        extent = FINEST * RATIO ** level
+        step = extent / 4
+        middle = np.round((basis @ (eye + 0.55 * extent * forward)) / step) * step
+        matrix = np.zeros((3, 4))
+        matrix[:2, :3] = basis[:2] / extent
+        matrix[:2, 3] = -middle[:2] / extent
+        matrix[2, :3] = -basis[2] / depth_range
+        matrix[2, 3] = middle[2] / depth_range
+        plan.append((matrix, middle[:2], extent))
+    return plan
+
+
 @dataclass
 class _Map:
     """One depth map: of what rests, and with what moves drawn over it."""
 
-    key: tuple
     matrix: np.ndarray
     rest: np.ndarray
     full: np.ndarray
@@ -81,42 +106,27 @@ class SunShadows:
         elif (moved & ~self.moving).any():
             self.moving |= moved
             self.maps = [None] * MAX_MAPS
-        basis = light_basis(to_sun)
-        centers_light = centers @ basis.T
-        reach = np.linalg.norm(centers - eye, axis=1) + radii
-        count = 1
-        while count < MAX_MAPS and FINEST * RATIO ** (count - 1) < reach.max():
-            count += 1
-        depth_range = 2.0 ** np.ceil(np.log2(max(reach.max() * 1.5, 1.0)))
-        if len(self._stack) != count:
-            self._stack = np.ones((count, SIZE, SIZE), np.float32)
+        plan = plan_maps(to_sun, eye, forward, float((np.linalg.norm(centers - eye, axis=1)
+                                                      + radii).max()))
+        if len(self._stack) != len(plan):
+            self._stack = np.ones((len(plan), SIZE, SIZE), np.float32)
             self.maps = [None] * MAX_MAPS
-        matrices = np.empty((count, 3, 4))
-        for level in range(count):
-            self._update_map(level, basis, eye, forward, depth_range, world, centers_light, radii)
-            matrices[level] = self.maps[level].matrix
-        return self._stack, matrices
+        centers_light = centers @ light_basis(to_sun).T
+        for level, (matrix, middle, extent) in enumerate(plan):
+            near = (np.abs(centers_light[:, :2] - middle) < extent + radii[:, None]).all(1)
+            self._update_map(level, matrix, near, world, centers_light[:, :2] - middle, radii,
+                             extent)
+        return self._stack, np.stack([matrix for matrix, _, _ in plan])
 
-    def _update_map(self, level: int, basis: np.ndarray, eye: np.ndarray, forward: np.ndarray,
-                    depth_range: float, world: np.ndarray, centers: np.ndarray,
-                    radii: np.ndarray) -> None:
-        extent = FINEST * RATIO ** level
-        step = extent / 4
-        cell = np.round((basis @ (eye + 0.55 * extent * forward)) / step)
-        key = (tuple(cell), depth_range)
+    def _update_map(self, level: int, matrix: np.ndarray, near: np.ndarray, world: np.ndarray,
+                    centers: np.ndarray, radii: np.ndarray, extent: float) -> None:
         here = self.maps[level]
-        near = (np.abs(centers[:, :2] - cell[:2] * step) < extent + radii[:, None]).all(1)
-        if here is None or here.key != key:
-            matrix = np.zeros((3, 4))
-            matrix[:2, :3] = basis[:2] / extent
-            matrix[:2, 3] = -cell[:2] * step / extent
-            matrix[2, :3] = -basis[2] / depth_range
-            matrix[2, 3] = cell[2] * step / depth_range
+        if here is None or not np.array_equal(here.matrix, matrix):
             full = self._stack[level]
             rest = here.rest if here is not None else np.empty_like(full)
             self._draw(np.flatnonzero(near & ~self.moving), matrix, world, rest, SIZE, SIZE)
             full[...] = rest
-            here = self.maps[level] = _Map(key, matrix, rest, full, [])
+            here = self.maps[level] = _Map(matrix, rest, full, [])
         for y0, y1, x0, x1 in here.dirty:
             here.full[y0:y1, x0:x1] = here.rest[y0:y1, x0:x1]
         here.dirty = []
@@ -124,13 +134,13 @@ class SunShadows:
         if not len(movers):
             return
         texel = SIZE / (2 * extent)
-        low = (centers[movers, :2] - radii[movers, None] - cell[:2] * step).min(0) * texel
-        high = (centers[movers, :2] + radii[movers, None] - cell[:2] * step).max(0) * texel
+        low = (centers[movers] - radii[movers, None]).min(0) * texel
+        high = (centers[movers] + radii[movers, None]).max(0) * texel
         x0, y0 = np.clip((low + SIZE / 2) // _TILE * _TILE, 0, SIZE).astype(int)
         x1, y1 = np.clip(-(-(high + SIZE / 2) // _TILE) * _TILE, 0, SIZE).astype(int)
         if x1 <= x0 or y1 <= y0:
             return
-        # The same lattice, seen through a window: scale and shift are exact powers and halves.
+        # The same lattice, seen through a window.
         window = here.matrix.copy()
         for row, (a, b) in enumerate(((x0, x1), (y0, y1))):
             window[row] *= SIZE / (b - a)

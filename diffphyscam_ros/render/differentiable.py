@@ -1,0 +1,269 @@
+"""
+The renderer as tensor operations over the rasterisation contract: gradients and CUDA.
+
+Gradients reach vertex positions, normals, colours and texture coordinates, poses, camera matrix,
+material textures, the environment's texels, and directions, positions and strengths of lights.
+Visibility changes enter through antialiasing (``ops.antialias``). What is not differentiated:
+the outline of shadows (their strength is), which mip level of the sky's filtered maps is read,
+alpha cut-outs. Textures are trilinear here, anisotropic in the fused pass: apart from that both
+draw the same picture.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffphyscam_ros.geometry import clip_from_optical, invert
+from diffphyscam_ros.render import environment as environments
+from diffphyscam_ros.render import ops, shading
+from diffphyscam_ros.render.shading import Points
+from diffphyscam_ros.render.view import View
+from diffphyscam_ros.scene.light import Environment
+from diffphyscam_ros.scene.material import Material
+from diffphyscam_ros.scene.scene import Scene
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the instances' vertices and triangles follow each other; constant for a scene."""
+
+    triangles: Tensor
+    """(T, 3) int32"""
+    welded: Tensor
+    """(T, 3) int32: of vertices at one place, the first; silhouettes need shared vertices."""
+    topology: object
+    vertex_instance: Tensor
+    """(V,) int64"""
+    triangle_instance: Tensor
+    """(T,) int64"""
+    material: Tensor
+    """(I,) int64"""
+    one_sided: Tensor
+    """(T,) bool"""
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What the pixels of a batch see."""
+
+    rast: Tensor
+    clip: Tensor
+    world: Tensor
+    """(V, 3)"""
+    pixels: Tensor
+    """(N,) flat indices of the shaded pixels."""
+    triangle: Tensor
+    """(N,) triangle of each."""
+    points: Points
+    depth: Tensor
+    """(N,) [m] along the optical axis."""
+
+
+def lay_out(scene: Scene, device: torch.device, backend: str) -> Layout:
+    """Gather a scene's constant indices on the device."""
+    from diffphyscam_ros.render.pack import pack_geometry, weld
+    packed = pack_geometry(scene)
+    triangles = torch.from_numpy(packed.triangles).to(device)
+    welded = torch.from_numpy(weld(packed)[packed.triangles]).to(device)
+    owner = torch.from_numpy(packed.vertex_instance).long().to(device)
+    start = torch.from_numpy(packed.triangle_start)
+    triangle_instance = torch.repeat_interleave(
+        torch.arange(len(scene.instances)), start.diff()).to(device)
+    material = torch.from_numpy(packed.material).long().to(device)
+    one_sided = torch.tensor([not m.double_sided for m in scene.materials] or [False],
+                             device=device)
+    topology = ops.antialias_topology(welded, backend=backend) if len(welded) else None
+    return Layout(triangles, welded, topology, owner, triangle_instance, material,
+                  one_sided[material[triangle_instance]])
+
+
+def world_geometry(scene: Scene, layout: Layout, like: Tensor
+                   ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Positions, normals (V, 3) in the world, texture coordinates (V, 2) and colours (V, 3)."""
+    meshes = [scene.meshes[i.mesh] for i in scene.instances]
+    positions = torch.cat([m.positions.to(like) for m in meshes])
+    normals = torch.cat([m.normals.to(like) for m in meshes])
+    uvs = torch.cat([m.uvs.to(like) for m in meshes])
+    colors = torch.cat([m.colors.to(like) if m.colors is not None
+                        else torch.ones_like(m.positions).to(like) for m in meshes])
+    T = scene.T_world_instance.to(like)
+    linear = T[:, :3, :3]
+    a, b, c = linear.unbind(1)
+    cofactor = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a),
+                            torch.linalg.cross(a, b)], 1)
+    cofactor = cofactor * torch.linalg.det(linear).sign()[:, None, None]
+    owner = layout.vertex_instance
+    world = (linear[owner] @ positions[..., None])[..., 0] + T[owner, :3, 3]
+    return world, (cofactor[owner] @ normals[..., None])[..., 0], uvs, colors
+
+
+def see(scene: Scene, view: View, layout: Layout, backend: str, *, everywhere: bool) -> Surface:
+    """
+    Rasterise and look up what every pixel of the views (B, ...) sees.
+
+    :param everywhere: treat pixels of the background as well, which spares CUDA a
+        synchronisation; else only pixels that hit something.
+    """
+    K, T = view.camera_matrix, view.T_camera_world
+    world, normals, uvs, colors = world_geometry(scene, layout, K)
+    T_clip_world = clip_from_optical(K, view.size, near=view.near, far=view.far) @ T
+    clip = torch.cat([world, torch.ones_like(world[:, :1])], -1) @ T_clip_world.mT
+    welded, triangles = layout.welded, layout.triangles
+    rast, rast_db = ops.rasterize(clip, welded, view.size, backend=backend)
+    attributes = torch.cat([world, normals, colors, uvs], -1)
+    values, uv_da = ops.interpolate(attributes, rast, triangles, rast_db=rast_db,
+                                    diff_attrs=[9, 10], backend=backend)
+    triangle = rast[..., 3].detach().long().reshape(-1) - 1
+    if everywhere:
+        pixels = torch.arange(len(triangle), device=triangle.device)
+        triangle = triangle.clamp_min(0)
+    else:
+        pixels = torch.nonzero(triangle >= 0)[:, 0]
+        triangle = triangle[pixels]
+    values, uv_da = values.reshape(-1, 11)[pixels], uv_da.reshape(-1, 4)[pixels]
+    position, normal, color, uv = values.split([3, 3, 3, 2], -1)
+    height, width = view.size
+    eye = invert(T)[..., :3, 3].expand(len(rast), 3)[pixels // (height * width)]
+    to_eye = torch.nn.functional.normalize(eye - position, dim=-1)
+    normal = torch.nn.functional.normalize(normal, dim=-1, eps=1e-10)
+    with torch.no_grad():
+        side = _facing(layout, scene, world, triangle, to_eye)
+    normal = normal * side
+    corners = layout.triangles[triangle].long()
+    base, surface, mapped, emission, specular = look_up_materials(
+        scene.materials, layout.material[layout.triangle_instance[triangle]], uv, uv_da, normal,
+        lambda: _tangents(world, uvs, corners, side), backend, everywhere)
+    row = T[..., 2, :].expand(len(rast), 4)[pixels // (height * width)]
+    depth = (row[:, :3] * position).sum(-1) + row[:, 3]
+    points = Points(position, mapped, to_eye, base * color, surface[:, :1], surface[:, 1:],
+                    specular, emission)
+    return Surface(rast, clip, world, pixels, triangle, points, depth)
+
+
+def _facing(layout: Layout, scene: Scene, world: Tensor, triangle: Tensor, to_eye: Tensor
+            ) -> Tensor:
+    """+1 where a triangle shows its front, -1 where its back (N, 1)."""
+    a, b, c = world[layout.triangles.long()].unbind(1)
+    outward = torch.linalg.cross(b - a, c - a)
+    mirrored = torch.linalg.det(scene.T_world_instance[:, :3, :3].to(world)).sign()
+    outward = outward * mirrored[layout.triangle_instance][:, None]
+    return torch.where(shading.cosine(outward[triangle], to_eye) < 0, -1.0, 1.0).to(world.dtype)
+
+
+def _tangents(world: Tensor, uvs: Tensor, corners: Tensor, side: Tensor
+              ) -> tuple[Tensor, Tensor]:
+    """World direction of growing u (N, 3) and the sign of the bitangent (N, 1)."""
+    e1, e2 = world[corners[:, 1]] - world[corners[:, 0]], world[corners[:, 2]] - world[
+        corners[:, 0]]
+    d1, d2 = uvs[corners[:, 1]] - uvs[corners[:, 0]], uvs[corners[:, 2]] - uvs[corners[:, 0]]
+    flip = torch.where(d1[:, :1] * d2[:, 1:] < d2[:, :1] * d1[:, 1:], -1.0, 1.0).to(e1.dtype)
+    tangent = flip * (e1 * d2[:, 1:] - e2 * d1[:, 1:])
+    return torch.nn.functional.normalize(tangent, dim=-1, eps=1e-15), -flip * side
+
+
+def look_up_materials(materials: tuple[Material, ...], index: Tensor, uv: Tensor, uv_da: Tensor,
+                      normal: Tensor, tangents, backend: str, everywhere: bool
+                      ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Base colour, (roughness, metallic), shading normal, emission, specular weight, all (N, .)."""
+    def constant(texture: Tensor | None) -> Tensor:
+        if texture is None:
+            return torch.zeros(3, dtype=uv.dtype, device=uv.device)
+        return texture.to(uv).mean((0, 1))
+
+    def table(name: str) -> Tensor:
+        return torch.stack([constant(getattr(m, name)) for m in materials])[index]
+
+    def textured(texture: Tensor | None) -> bool:
+        return texture is not None and tuple(texture.shape[:2]) != (1, 1)
+
+    def fill(image: Tensor, m: int, texture: Tensor) -> Tensor:
+        texture = texture.to(uv)[None]
+        chosen = index == m
+        if everywhere:
+            found = ops.texture(texture, uv[None, None], uv_da=uv_da[None, None],
+                                backend=backend)[0, 0]
+            return torch.where(chosen[:, None], found, image)
+        rows = torch.nonzero(chosen)[:, 0]
+        found = ops.texture(texture, uv[rows][None, None], uv_da=uv_da[rows][None, None],
+                            backend=backend)[0, 0]
+        return image.index_copy(0, rows, found)
+
+    base, rough, metal, emission = (table(n) for n in ('base_color', 'roughness', 'metallic',
+                                                       'emission'))
+    specular = torch.tensor([[m.specular] for m in materials], dtype=uv.dtype,
+                            device=uv.device)[index]
+    bumps = torch.zeros_like(normal)
+    bumps[:, 2] = 1
+    any_bumps = False
+    for m, material in enumerate(materials):
+        if textured(material.base_color):
+            base = fill(base, m, material.base_color)
+        if textured(material.roughness):
+            rough = fill(rough, m, material.roughness)
+        if textured(material.metallic):
+            metal = fill(metal, m, material.metallic)
+        if textured(material.emission):
+            emission = fill(emission, m, material.emission)
+        if material.normal is not None:
+            bumps, any_bumps = fill(bumps, m, material.normal), True
+    if any_bumps:
+        tangent, hand = tangents()
+        along = tangent - normal * shading.cosine(tangent, normal)
+        along = torch.nn.functional.normalize(along, dim=-1, eps=1e-10)
+        across = torch.linalg.cross(normal, along) * hand
+        normal = torch.nn.functional.normalize(
+            along * bumps[:, :1] + across * bumps[:, 1:2] + normal * bumps[:, 2:], dim=-1)
+    return base, torch.cat([rough, metal], -1), normal, emission, specular
+
+
+def render(scene: Scene, view: View, layout: Layout, backend: str, sun_maps,
+           lighting: environments.Lighting | None = None) -> tuple[Tensor, Surface]:
+    """
+    Draw views with batch shape (B,): radiance (B, H, W, 3) and what the pixels see.
+
+    :param sun_maps: a function of the world positions (V, 3) that gives the shadow maps
+        (K, S, S) and their matrices (K, 3, 5), relative to the first view's eye.
+    :param lighting: the prepared environment, else it is prepared here.
+    """
+    device = view.camera_matrix.device
+    surface = see(scene, view, layout, backend, everywhere=device.type == 'cuda')
+    points = surface.points
+    if lighting is None:
+        environment = scene.environment or Environment(torch.zeros(4, 8, 3))
+        lighting = environments.prepare(Environment(environment.radiance.to(view.camera_matrix)))
+    reflections = shading.Reflections(lighting)
+    albedo = environments.directional_albedo().to(view.camera_matrix)
+    color = shading.shade_sky(points, lighting, reflections, albedo)
+    if scene.sun is not None:
+        toward = -torch.nn.functional.normalize(scene.sun.direction.detach().to(color), dim=-1)
+        maps, matrices, eye = sun_maps(surface.world)
+        lit = shading.sunlit(points, eye.to(color), toward, maps.to(device), matrices.to(device))
+        color = color + shading.shade_sun(points, scene.sun, lit)
+    for light in scene.lights:
+        color = color + shading.shade_lamp(points, light)
+    height, width = view.size
+    image = see_background(view, reflections, scene, len(surface.rast)).reshape(-1, 3)
+    if device.type == 'cuda':
+        image = torch.where(surface.rast[..., 3:].reshape(-1, 1) > 0, color, image)
+    else:
+        image = image.index_copy(0, surface.pixels, color)
+    image = image.reshape(-1, height, width, 3)
+    image = ops.antialias(image, surface.rast, surface.clip, layout.welded,
+                          topology=layout.topology, backend=backend)
+    return image, surface
+
+
+def see_background(view: View, reflections: shading.Reflections, scene: Scene, count: int
+                   ) -> Tensor:
+    """The sky behind every pixel (B, H, W, 3)."""
+    height, width = view.size
+    K = view.camera_matrix
+    row, column = torch.meshgrid(torch.arange(height, device=K.device, dtype=K.dtype),
+                                 torch.arange(width, device=K.device, dtype=K.dtype),
+                                 indexing='ij')
+    pixel = torch.stack([column, row, torch.ones_like(row)], -1).reshape(-1, 3)
+    rays = pixel @ (view.T_camera_world[..., :3, :3].mT @ torch.linalg.inv(K)).mT
+    rays = rays.expand(count, -1, 3)
+    angle = (1 / K[..., 0, 0].detach()).expand(count).repeat_interleave(height * width)[:, None]
+    return shading.see_sky(rays.reshape(-1, 3), reflections, scene.sun, angle)
