@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.optics import defocus_cpu, defocus_torch
 from diffphyscam_ros.optics.defocus_hidden import find_hidden, hidden_layer
-from diffphyscam_ros.optics.defocus_torch import scatter
 from diffphyscam_ros.optics.psf import MAX_DIAMETER
 
 PSFS = ('disc', 'gaussian')
@@ -100,6 +100,7 @@ def _defocus_one(radiance, depth, f, N, U, C, a, b, psf):
     pair_moment, pair_radius = blur(depth.reshape(-1)[torch.stack([front, behind])])
     color, weight = hidden_layer(radiance, pair_radius, front, behind)
     hidden = (front, color, weight, pair_moment[1], _side(pair_radius[1]))
+    scatter = (defocus_cpu if radiance.device.type == 'cpu' else defocus_torch).scatter
     return scatter(radiance, moment, _side(radius), hidden, psf)
 
 

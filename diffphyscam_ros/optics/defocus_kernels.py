@@ -1,0 +1,441 @@
+"""
+Scatter on the CPU: fused loops over tiles, forward and backward.
+
+The same arithmetic as defocus_torch, which tests hold it to. A tile builds one layer for each
+ladder step that reaches it, near to far, spreads it by its taps and composites it at once.
+Layers are flat planes with the stride of the tile and its margin, so that a tap is one long
+contiguous loop; columns beyond the tile hold numbers that nobody reads.
+"""
+
+import numba
+import numpy as np
+
+from diffphyscam_ros.kernels import inline, kernel
+from diffphyscam_ros.optics.defocus_torch import CORNER
+
+TILE_ROWS, TILE_COLUMNS = 32, 64
+
+
+@kernel
+def classify(moment, table, below, upper):
+    """Ladder step at or below a second moment, and the share of the step above it."""
+    for y in numba.prange(moment.shape[0]):
+        for x in range(moment.shape[1]):
+            low, high = 0, len(table) - 1
+            while high - low > 1:
+                middle = (low + high) // 2
+                if moment[y, x] >= table[middle]:
+                    low = middle
+                else:
+                    high = middle
+            below[y, x] = low
+            upper[y, x] = (moment[y, x] - table[low]) / (table[low + 1] - table[low])
+
+
+@kernel
+def block_reach(below, upper, hidden_at, hidden_below, reach, blocks):
+    """Farthest tap [px] of any pixel of each tile; -1 where nothing at all is blurred."""
+    height, width = below.shape
+    for j in numba.prange(blocks.shape[0]):
+        for i in range(blocks.shape[1]):
+            most = -1
+            for y in range(j * TILE_ROWS, min(height, (j + 1) * TILE_ROWS)):
+                for x in range(i * TILE_COLUMNS, min(width, (i + 1) * TILE_COLUMNS)):
+                    if upper[y, x] > 0 or below[y, x] > 0:
+                        most = max(most, below[y, x])
+                    if hidden_at[y, x] >= 0:
+                        most = max(most, hidden_below[hidden_at[y, x]])
+            blocks[j, i] = -1 if most < 0 else reach[most + 1]
+
+
+@inline
+def _tile_margin(blocks, j, i, most):
+    """Farthest tap [px] that may touch tile (j, i); -1 where it stays as it is."""
+    margin = blocks[j, i]
+    rows, columns = most // TILE_ROWS + 1, most // TILE_COLUMNS + 1
+    for v in range(max(0, j - rows), min(blocks.shape[0], j + rows + 1)):
+        for u in range(max(0, i - columns), min(blocks.shape[1], i + columns + 1)):
+            gap = max((abs(v - j) - 1) * TILE_ROWS, (abs(u - i) - 1) * TILE_COLUMNS)
+            if blocks[v, u] > gap:
+                margin = max(margin, blocks[v, u])
+    return margin
+
+
+@inline
+def _mark(pixels, hidden_at, hidden, y0, x0, y1, x1, present):
+    """Mark the signed ladder steps in a region; return how many there are."""
+    below, upper, side = pixels
+    hidden_below, hidden_upper, hidden_side = hidden
+    center = len(present) // 2
+    present[:] = False
+    for y in range(y0, y1):
+        for x in range(x0, x1):
+            present[center + side[y, x] * below[y, x]] = True
+            if upper[y, x] > 0:
+                present[center + side[y, x] * (below[y, x] + 1)] = True
+            n = hidden_at[y, x]
+            if n >= 0:
+                present[center + hidden_side[n] * hidden_below[n]] = True
+                present[center + hidden_side[n] * (hidden_below[n] + 1)] = True
+    count = 0
+    for k in range(len(present)):
+        count += present[k]
+    return count
+
+
+@inline
+def _share(level, below, upper, side):
+    """Weight of a pixel in the layer of one signed ladder step."""
+    if side * below == level:
+        return 1 - upper
+    if side * (below + 1) == level:
+        return upper
+    return upper * 0
+
+
+@inline
+def _build(level, pixels, color, hidden_at, hidden, hidden_color, hidden_weight, y0, x0, y1, x1,
+           oy, ox, stride, layer):
+    """Fill a layer: planes of colour times weight, then the weight."""
+    below, upper, side = pixels
+    hidden_below, hidden_upper, hidden_side = hidden
+    channels = color.shape[2]
+    layer[:] = 0
+    for y in range(y0, y1):
+        for x in range(x0, x1):
+            at = (y - oy) * stride + x - ox
+            weight = _share(level, below[y, x], upper[y, x], side[y, x])
+            if weight != 0:
+                for c in range(channels):
+                    layer[c, at] = weight * color[y, x, c]
+                layer[channels, at] = weight
+            n = hidden_at[y, x]
+            if n >= 0:
+                weight = hidden_weight[n] * _share(level, hidden_below[n], hidden_upper[n],
+                                                   hidden_side[n])
+                for c in range(channels):
+                    layer[c, at] += weight * hidden_color[n, c]
+                layer[channels, at] += weight
+
+
+@inline
+def _sum_rows(layer, stride, rows):
+    """Replace each row of a layer by its running sum, P[x] = sum of row[:x]."""
+    for c in range(layer.shape[0]):
+        for y in range(rows):
+            total = layer[c, 0] * 0
+            for x in range(y * stride, (y + 1) * stride):
+                value = layer[c, x]
+                layer[c, x] = total
+                total += value
+
+
+@inline
+def _sum_rows_back(layer, stride, rows):
+    for c in range(layer.shape[0]):
+        for y in range(rows):
+            total = layer[c, 0] * 0
+            for x in range((y + 1) * stride - 1, y * stride - 1, -1):
+                value = layer[c, x]
+                layer[c, x] = total
+                total += value
+
+
+@inline
+def _spread(layer, level, taps, margin, stride, length, spread):
+    """Apply the taps of one ladder step: spread (4, channels + 1, length)."""
+    start, rows, columns, weights = taps
+    center = margin * stride + margin
+    for q in range(4):
+        quadrant = q if level >= 0 else 3 - q
+        first, last = start[abs(level), quadrant], start[abs(level), quadrant + 1]
+        for c in range(layer.shape[0]):
+            if last - first == 1:
+                for i in range(length):
+                    spread[q, c, i] = layer[c, center + i]
+                continue
+            for i in range(length):
+                spread[q, c, i] = 0
+            for t in range(first, last, 4):
+                a = center + rows[t] * stride + columns[t]
+                b = center + rows[t + 1] * stride + columns[t + 1]
+                d = center + rows[t + 2] * stride + columns[t + 2]
+                e = center + rows[t + 3] * stride + columns[t + 3]
+                wa, wb, wd, we = weights[t], weights[t + 1], weights[t + 2], weights[t + 3]
+                for i in range(length):
+                    spread[q, c, i] += (wa * layer[c, a + i] + wb * layer[c, b + i]
+                                        + wd * layer[c, d + i] + we * layer[c, e + i])
+
+
+@inline
+def _spread_back(layer, level, taps, margin, stride, length, spread):
+    start, rows, columns, weights = taps
+    center = margin * stride + margin
+    layer[:] = 0
+    for q in range(4):
+        quadrant = q if level >= 0 else 3 - q
+        for c in range(layer.shape[0]):
+            for t in range(start[abs(level), quadrant], start[abs(level), quadrant + 1]):
+                a = center + rows[t] * stride + columns[t]
+                weight = weights[t]
+                if weight != 0:
+                    for i in range(length):
+                        layer[c, a + i] += weight * spread[q, c, i]
+
+
+@inline
+def _full(coverage):
+    """Evaluate min(coverage, 1) with a rounded corner; see defocus_torch.full."""
+    over = min(max(coverage - (1 - CORNER), 0), 2 * CORNER)
+    return min(coverage, 1 - CORNER) + over - over * over / (4 * CORNER)
+
+
+@inline
+def _full_slope(coverage):
+    return min(max((1 + CORNER - coverage) / (2 * CORNER), 0), 1)
+
+
+@inline
+def _composite(spread, length, covered, total):
+    """Lay one more layer behind what is there."""
+    channels = total.shape[0]
+    for q in range(4):
+        for i in range(length):
+            share = spread[q, channels, i]
+            before = covered[q, i]
+            seen = (_full(before + share) - _full(before)) / max(share, 1e-12)
+            covered[q, i] = before + share
+            spread[q, channels, i] = seen
+        for c in range(channels):
+            for i in range(length):
+                total[c, i] += spread[q, channels, i] * spread[q, c, i]
+
+
+@kernel
+def scatter_forward(color, pixels, hidden_at, hidden, hidden_color, hidden_weight, blocks, summed,
+                    taps, steps, out):
+    """
+    Blur color (H, W, C) into out.
+
+    :param pixels: (below, upper, side), each (H, W).
+    :param hidden_at: (H, W) index into the hidden layer or -1; ``hidden`` is its (below, upper,
+        side), each (n,).
+    """
+    height, width, channels = color.shape
+    most = max(blocks.max(), 0)
+    for j in numba.prange(blocks.shape[0]):
+        room = (TILE_ROWS + 2 * most + 1) * (TILE_COLUMNS + 2 * most) + 2 * most
+        plane = TILE_ROWS * (TILE_COLUMNS + 2 * most)
+        layers = np.empty((channels + 1) * room, color.dtype)
+        spreads = np.empty((4, channels + 1, plane), color.dtype)
+        covered = np.empty((4, plane), color.dtype)
+        total = np.empty((channels, plane), color.dtype)
+        present = np.empty(2 * steps + 1, np.bool_)
+        for i in range(blocks.shape[1]):
+            ty, tx = j * TILE_ROWS, i * TILE_COLUMNS
+            rows, columns = min(TILE_ROWS, height - ty), min(TILE_COLUMNS, width - tx)
+            margin = _tile_margin(blocks, j, i, most)
+            if margin < 0:
+                out[ty:ty + rows, tx:tx + columns] = color[ty:ty + rows, tx:tx + columns]
+                continue
+            stride = TILE_COLUMNS + 2 * margin
+            length = rows * stride
+            oy, ox = ty - margin, tx - margin
+            y0, x0 = max(0, oy), max(0, ox)
+            y1, x1 = min(height, ty + rows + margin), min(width, tx + columns + margin)
+            size = (rows + 2 * margin + 1) * stride + 2 * margin
+            layer = layers[:(channels + 1) * size].reshape(channels + 1, size)
+            _mark(pixels, hidden_at, hidden, y0, x0, y1, x1, present)
+            covered[:, :length] = 0
+            total[:, :length] = 0
+            for k in range(len(present)):
+                if not present[k]:
+                    continue
+                level = k - steps
+                _build(level, pixels, color, hidden_at, hidden, hidden_color, hidden_weight,
+                       y0, x0, y1, x1, oy, ox, stride, layer)
+                if summed[abs(level)]:
+                    _sum_rows(layer, stride, rows + 2 * margin)
+                _spread(layer, level, taps, margin, stride, length, spreads)
+                _composite(spreads, length, covered, total)
+            for y in range(rows):
+                for x in range(columns):
+                    at = y * stride + x
+                    whole = (_full(covered[0, at]) + _full(covered[1, at])
+                             + _full(covered[2, at]) + _full(covered[3, at]))
+                    for c in range(channels):
+                        out[ty + y, tx + x, c] = total[c, at] / whole
+
+
+@inline
+def _composite_back(spreads, count, length, upstream, slope, after, behind, worth):
+    """
+    Turn the layers' spreads (count, 4, channels + 1, length) into their gradients, in place.
+
+    :param upstream: (channels, length) gradient of the tile's output over its coverage.
+    :param slope: (length,) gradient of the coverage that normalises the output.
+    :param after: (4, length) total coverage; ``behind`` (4, length) and ``worth`` are scratch.
+    """
+    channels = upstream.shape[0]
+    for q in range(4):
+        for i in range(length):
+            behind[q, i] = slope[i] * _full_slope(after[q, i])
+    # far to near: what lies in front takes away from what lies behind
+    for k in range(count - 1, -1, -1):
+        for q in range(4):
+            for i in range(length):
+                worth[i] = 0
+            for c in range(channels):
+                for i in range(length):
+                    worth[i] += upstream[c, i] * spreads[k, q, c, i]
+            for i in range(length):
+                share = spreads[k, q, channels, i]
+                before = after[q, i] - share
+                divisor = max(share, 1e-12)
+                seen = (_full(after[q, i]) - _full(before)) / divisor
+                value = worth[i] / divisor
+                steep = _full_slope(after[q, i])
+                spreads[k, q, channels, i] = behind[q, i] + value * (steep - seen)
+                behind[q, i] += value * (steep - _full_slope(before))
+                after[q, i] = before
+                worth[i] = seen
+            for c in range(channels):
+                for i in range(length):
+                    spreads[k, q, c, i] = upstream[c, i] * worth[i]
+
+
+@inline
+def _build_back(level, pixels, color, hidden_at, hidden, hidden_color, hidden_weight, y0, x0, y1,
+                x1, oy, ox, stride, layer, band, band_y, band_hidden):
+    """
+    Add the gradient of one layer to the band's own sums.
+
+    :param band: (rows, W, channels + 1) gradient of colour and of ``upper``.
+    :param band_hidden: (n, channels + 2) gradient of hidden colour, weight and ``upper``.
+    """
+    below, upper, side = pixels
+    hidden_below, hidden_upper, hidden_side = hidden
+    channels = color.shape[2]
+    for y in range(y0, y1):
+        for x in range(x0, x1):
+            at = (y - oy) * stride + x - ox
+            lower = side[y, x] * below[y, x] == level
+            if lower or side[y, x] * (below[y, x] + 1) == level:
+                weight = 1 - upper[y, x] if lower else upper[y, x]
+                slope = layer[channels, at]
+                for c in range(channels):
+                    band[y - band_y, x, c] += weight * layer[c, at]
+                    slope += color[y, x, c] * layer[c, at]
+                band[y - band_y, x, channels] += -slope if lower else slope
+            n = hidden_at[y, x]
+            if n >= 0:
+                lower = hidden_side[n] * hidden_below[n] == level
+                if lower or hidden_side[n] * (hidden_below[n] + 1) == level:
+                    share = 1 - hidden_upper[n] if lower else hidden_upper[n]
+                    slope = layer[channels, at]
+                    for c in range(channels):
+                        band_hidden[n, c] += share * hidden_weight[n] * layer[c, at]
+                        slope += hidden_color[n, c] * layer[c, at]
+                    band_hidden[n, channels] += share * slope
+                    slope *= hidden_weight[n]
+                    band_hidden[n, channels + 1] += -slope if lower else slope
+
+
+@kernel
+def scatter_backward(color, pixels, hidden_at, hidden, hidden_color, hidden_weight, blocks, summed,
+                     taps, steps, out, gradient, bands, bands_hidden):
+    """
+    Gradient of scatter_forward, each band of rows into its own sums.
+
+    :param bands: (bands, TILE_ROWS + 2 most, W, channels + 1), zero, as in ``_build_back``.
+    :param bands_hidden: (bands, n, channels + 2), zero.
+    """
+    height, width, channels = color.shape
+    most = max(blocks.max(), 0)
+    for j in numba.prange(blocks.shape[0]):
+        room = (TILE_ROWS + 2 * most + 1) * (TILE_COLUMNS + 2 * most) + 2 * most
+        plane = TILE_ROWS * (TILE_COLUMNS + 2 * most)
+        layers = np.empty((channels + 1) * room, color.dtype)
+        spreads = np.empty((4, 4, channels + 1, plane), color.dtype)
+        covered = np.empty((4, plane), color.dtype)
+        behind = np.empty((4, plane), color.dtype)
+        upstream = np.empty((channels, plane), color.dtype)
+        slope = np.empty(plane, color.dtype)
+        worth = np.empty(plane, color.dtype)
+        present = np.empty(2 * steps + 1, np.bool_)
+        band, band_y, band_hidden = bands[j], j * TILE_ROWS - most, bands_hidden[j]
+        for i in range(blocks.shape[1]):
+            ty, tx = j * TILE_ROWS, i * TILE_COLUMNS
+            rows, columns = min(TILE_ROWS, height - ty), min(TILE_COLUMNS, width - tx)
+            margin = _tile_margin(blocks, j, i, most)
+            if margin < 0:
+                for y in range(ty, ty + rows):
+                    for x in range(tx, tx + columns):
+                        for c in range(channels):
+                            band[y - band_y, x, c] += gradient[y, x, c]
+                continue
+            stride = TILE_COLUMNS + 2 * margin
+            length = rows * stride
+            oy, ox = ty - margin, tx - margin
+            y0, x0 = max(0, oy), max(0, ox)
+            y1, x1 = min(height, ty + rows + margin), min(width, tx + columns + margin)
+            size = (rows + 2 * margin + 1) * stride + 2 * margin
+            layer = layers[:(channels + 1) * size].reshape(channels + 1, size)
+            count = _mark(pixels, hidden_at, hidden, y0, x0, y1, x1, present)
+            if count > len(spreads):
+                spreads = np.empty((count, 4, channels + 1, plane), color.dtype)
+            covered[:, :length] = 0
+            n = 0
+            for k in range(len(present)):
+                if not present[k]:
+                    continue
+                _build(k - steps, pixels, color, hidden_at, hidden, hidden_color, hidden_weight,
+                       y0, x0, y1, x1, oy, ox, stride, layer)
+                if summed[abs(k - steps)]:
+                    _sum_rows(layer, stride, rows + 2 * margin)
+                _spread(layer, k - steps, taps, margin, stride, length, spreads[n])
+                for q in range(4):
+                    for at in range(length):
+                        covered[q, at] += spreads[n, q, channels, at]
+                n += 1
+            upstream[:, :length] = 0
+            slope[:length] = 0
+            for y in range(rows):
+                for x in range(columns):
+                    at = y * stride + x
+                    whole = (_full(covered[0, at]) + _full(covered[1, at])
+                             + _full(covered[2, at]) + _full(covered[3, at]))
+                    for c in range(channels):
+                        upstream[c, at] = gradient[ty + y, tx + x, c] / whole
+                        slope[at] -= upstream[c, at] * out[ty + y, tx + x, c]
+            _composite_back(spreads, count, length, upstream, slope, covered, behind, worth)
+            n = 0
+            for k in range(len(present)):
+                if not present[k]:
+                    continue
+                _spread_back(layer, k - steps, taps, margin, stride, length, spreads[n])
+                if summed[abs(k - steps)]:
+                    _sum_rows_back(layer, stride, rows + 2 * margin)
+                _build_back(k - steps, pixels, color, hidden_at, hidden, hidden_color,
+                            hidden_weight, y0, x0, y1, x1, oy, ox, stride, layer, band, band_y,
+                            band_hidden)
+                n += 1
+
+
+@kernel
+def add_bands(bands, most, below, table, color_gradient, moment_gradient):
+    """Sum the bands in order and turn the gradient of ``upper`` into that of the moment."""
+    height, width, channels = color_gradient.shape
+    for y in numba.prange(height):
+        color_gradient[y] = 0
+        moment_gradient[y] = 0
+        first = max(0, (y - most) // TILE_ROWS)
+        for j in range(first, min(bands.shape[0], (y + most) // TILE_ROWS + 1)):
+            row = y - j * TILE_ROWS + most
+            for x in range(width):
+                for c in range(channels):
+                    color_gradient[y, x, c] += bands[j, row, x, c]
+                moment_gradient[y, x] += bands[j, row, x, channels]
+        for x in range(width):
+            low = below[y, x]
+            moment_gradient[y, x] /= table[low + 1] - table[low]
