@@ -107,7 +107,7 @@ def weights(t, a, one):
 
 
 def weight_slopes(t, a, one):
-    """d weights / d t."""
+    """Derivatives of :func:`weights` by t."""
     s, b, c = one - t, a + one + one, a + one + one + one
     b, c = b + b + b, c + c
     return a * s * (s - t - t), t * (b * t - c), -s * (b * s - c), a * t * (s + s - t)

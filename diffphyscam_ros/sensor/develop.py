@@ -15,8 +15,8 @@ from diffphyscam_ros.kernels import kernel
 from diffphyscam_ros.optics.intrinsics import tensor
 from diffphyscam_ros.sensor import exposure, noise
 from diffphyscam_ros.sensor.mosaic import PATTERNS
-from diffphyscam_ros.sensor.parameters import per_channel, per_frame, Sensor, Settings
 from diffphyscam_ros.sensor.noise import BLOCK, fill_noisy
+from diffphyscam_ros.sensor.parameters import per_channel, per_frame, Sensor, Settings
 from diffphyscam_ros.sensor.response import curve
 
 #: Entries of the table that stands for a response curve; its error stays below 1/8 of a level.

@@ -1,0 +1,218 @@
+"""Lens models against OpenCV, their inverse and gradients, and the resampling they drive."""
+
+from dataclasses import replace
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.optics import distortion, intrinsics, resample
+from diffphyscam_ros.optics.intrinsics import Lens, project, render_view, unproject
+
+MODELS = {'plumb_bob': (-0.28, 0.09, 0.001, -0.002, -0.01),
+          'rational_polynomial': (0.3, -0.1, 0.001, 0.002, 0.01, 0.5, 0.02, 0.001),
+          'equidistant': (0.01, -0.02, 0.005, -0.001)}
+
+
+def lens(model, **changes):
+    return Lens(**{'fx': 300.0, 'fy': 310.0, 'cx': 322.0, 'cy': 236.5, 'distortion_model': model,
+                   'distortion_coefficients': MODELS[model], **changes})
+
+
+def points(n=40, spread=0.5):
+    generator = torch.Generator().manual_seed(0)
+    plane = torch.randn(n, 2, generator=generator, dtype=torch.float64) * spread
+    return torch.cat([plane, torch.ones(n, 1, dtype=torch.float64)], -1)
+
+
+@pytest.mark.parametrize('model', MODELS)
+def test_projection_is_opencvs(model):
+    # The same float64 formula: only the last bits of pixels (1e-13 of 1000) may differ.
+    camera, rays = lens(model), points() * 2.5
+    matrix = intrinsics.camera_matrix(intrinsics.intrinsics(camera, camera.focal_length)).numpy()
+    function = cv2.fisheye.projectPoints if model == 'equidistant' else cv2.projectPoints
+    theirs = function(rays.numpy()[:, None], np.zeros(3), np.zeros(3), matrix,
+                      np.array(MODELS[model]))[0][:, 0]
+    assert np.abs(project(rays, camera, camera.focal_length).numpy() - theirs).max() < 1e-9
+
+
+@pytest.mark.parametrize('model', MODELS)
+def test_inverse(model):
+    camera, rays = lens(model), points(spread=0.4)
+    pixels = project(rays, camera, camera.focal_length)
+    back = unproject(pixels, camera, camera.focal_length)
+    # Newton ends at rounding: 1e-13 of a radius below 2, times a condition number below 10.
+    assert (back - torch.nn.functional.normalize(rays, dim=-1)).abs().max() < 1e-11
+    centre = torch.tensor([[camera.cx, camera.cy]], dtype=torch.float64)
+    assert unproject(centre, camera, camera.focal_length)[0].tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize('model', MODELS)
+def test_gradients_of_each_coefficient_alone_and_all_together(model):
+    plane = points(6, 0.3)[:, :2]
+    values = torch.tensor(MODELS[model], dtype=torch.float64)
+    for i in range(len(values)):
+        def one(value, i=i):
+            k = torch.cat([values[:i], value[None], values[i + 1:]])
+            return distortion.distort(plane, model, k), distortion.undistort(plane, model, k)
+        assert torch.autograd.gradcheck(one, values[i].clone().requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda p, k: (distortion.distort(p, model, k), distortion.undistort(p, model, k)),
+        (plane.clone().requires_grad_(), values.clone().requires_grad_()))
+
+
+def test_equidistant_sees_all_round():
+    # Zero coefficients: the radius IS the angle, at 90 degrees and beyond too.
+    angle = torch.tensor([0.0, 0.5, math.pi / 2, 2.5], dtype=torch.float64)
+    rays = torch.stack([torch.sin(angle), 0 * angle, torch.cos(angle)], -1)
+    zero = torch.zeros(4, dtype=torch.float64)
+    bent = distortion.project_equidistant(rays, zero)
+    assert torch.allclose(bent[:, 0], angle, atol=1e-15)
+    assert torch.allclose(distortion.unproject_equidistant(bent, zero), rays, atol=1e-12)
+    # ... and has a gradient on the axis, where the formula is 0/0.
+    axis = torch.tensor([[0.0, 0.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    distortion.project_equidistant(axis, zero)[0, 0].backward()
+    assert axis.grad.tolist() == [[0.5, 0, 0]]
+
+
+def test_range_in_which_a_lens_is_one_to_one():
+    assert distortion.monotonic_range('plumb_bob', (0.1, 0.05, 0, 0, 0.01)) == math.inf
+    # r (1 + k r^2) turns back where 1 + 3 k r^2 = 0.
+    assert distortion.monotonic_range('plumb_bob', (-0.25, 0, 0, 0, 0)) == pytest.approx(
+        math.sqrt(1 / 0.75))
+    # A pole of the rational model: 1 + k6 r^6 = 0, past the turning point or before it.
+    assert distortion.monotonic_range('rational_polynomial', (0,) * 7 + (-1.0,)) <= 1
+    assert distortion.monotonic_range('equidistant', (0, 0, 0, 0)) == math.pi
+    assert distortion.monotonic_range('equidistant', (-0.2, 0, 0, 0)) == pytest.approx(
+        math.sqrt(1 / 0.6))
+
+
+@pytest.mark.parametrize('model', MODELS)
+def test_pixel_map_kernel_agrees_with_torch_in_value_and_gradient(model):
+    camera = lens(model, width=40, height=30, fx=30.0, fy=31.0, cx=19.0, cy=15.0)
+    matrix, _ = render_view(camera, camera.focal_length)
+    weight = torch.rand(30, 40, 2, generator=torch.Generator().manual_seed(1))
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        numbers = torch.tensor([30.0, 31.0, 19.0, 15.0], dtype=dtype, requires_grad=True)
+        k = torch.tensor(MODELS[model], dtype=dtype, requires_grad=True)
+        position = resample.pixel_map(numbers, model, k, camera.size, matrix)
+        (position * weight).sum().backward()
+        results.append((position.detach(), numbers.grad, k.grad))
+    # Positions up to 100 px in float32: 1e-5 px; gradients sum 1200 of them.
+    assert (results[0][0] - results[1][0]).abs().max() < 2e-5
+    for ours, theirs in zip(results[0][1:], results[1][1:], strict=True):
+        assert torch.allclose(ours.double(), theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max())
+
+
+@pytest.mark.parametrize('model', MODELS)
+def test_no_published_pixel_is_invented(model):
+    camera = lens(model, fx=620.0, fy=620.0)
+    matrix, (height, width) = render_view(camera, camera.focal_length)
+    position = resample.pixel_map(
+        intrinsics.intrinsics(camera, camera.focal_length), model,
+        torch.tensor(MODELS[model], dtype=torch.float64), camera.size, matrix)
+    # Every tap of every pixel is inside the rendering ...
+    assert position.min() >= 1
+    assert position[..., 0].max() <= width - 3 and position[..., 1].max() <= height - 3
+    # ... and neighbours never look further apart than one rendered pixel over the oversampling.
+    assert position.diff(dim=1).norm(dim=-1).min() > 0
+    flat = (position - matrix[:2, 2]) / matrix[0, 0]
+    again = distortion.distort(flat.reshape(-1, 2), model,
+                               torch.tensor(MODELS[model], dtype=torch.float64))
+    v, u = torch.meshgrid(torch.arange(480.0), torch.arange(640.0), indexing='ij')
+    pixel = again.reshape(480, 640, 2) * torch.tensor([620.0, 620.0]) + torch.tensor(
+        [322.0, 236.5])
+    assert (pixel - torch.stack([u, v], -1)).abs().max() < 1e-6
+
+
+def test_softening_is_what_the_module_says():
+    # Response to a cosine at every sub-pixel phase, from the weights alone: sum w_i cos(2 pi f i).
+    t = torch.linspace(0, 1, 65, dtype=torch.float64)
+    taps = torch.stack(resample.weights(t, resample.SHARPNESS, 1), -1)
+    offset = torch.arange(-1, 3, dtype=torch.float64) - t[:, None]
+
+    def transfer(cycles_per_image_pixel, oversampling):
+        f = cycles_per_image_pixel / oversampling
+        real = (taps * torch.cos(2 * math.pi * f * offset)).sum(-1)
+        imaginary = (taps * torch.sin(2 * math.pi * f * offset)).sum(-1)
+        return torch.hypot(real, imaginary)
+    assert torch.allclose(taps.sum(-1), torch.ones_like(t))
+    assert transfer(0.25, Lens().oversampling).min() > 0.95
+    assert transfer(0.25, Lens().oversampling).mean() > 0.98
+    assert 0.99 < transfer(0.1, Lens().oversampling).min() < 1.01
+    assert transfer(0.25, 2.0).min() > 0.99
+
+
+def test_measured_contrast_of_a_distorted_image():
+    # A sine of 4 px period drawn by a barrel lens: the image has the contrast of the scene. An
+    # exact rendering samples the sine itself, so what is lost is lost in resampling.
+    camera = Lens(width=200, height=60, fx=150.0, fy=150.0, cx=99.5, cy=29.5,
+                  distortion_coefficients=(-0.1, 0.02, 0.0, 0.0, 0.0))
+    matrix, (height, width) = render_view(camera, camera.focal_length)
+    wave = 2 * math.pi * 150 / 4 * ((torch.arange(width) - matrix[0, 2]) / matrix[0, 0])
+    scene = (0.5 + 0.4 * torch.cos(wave)).float().expand(height, width)[..., None].contiguous()
+    numbers = intrinsics.intrinsics(camera, camera.focal_length)
+    position = resample.pixel_map(numbers.float(), 'plumb_bob', torch.tensor(
+        camera.distortion_coefficients), camera.size, matrix)
+    image = resample.resample(scene, position)[..., 0]
+    flat = (position[..., 0] - matrix[0, 2]) / matrix[0, 0]
+    truth = 0.4 * torch.cos(2 * math.pi * 150 / 4 * flat)
+    contrast = (((image - 0.5) * truth).sum() / truth.square().sum()).item()
+    assert contrast > 0.97
+    assert (image - 0.5 - truth).square().mean().sqrt() < 0.03 * 0.4 + 0.005
+
+
+def test_lookup_gradients_and_borders():
+    generator = torch.Generator().manual_seed(0)
+    source = torch.rand(2, 9, 11, 3, generator=generator)
+    source[:, 4, 4] = 50                 # a glint: its neighbours are held at half the bilinear
+    v, u = torch.meshgrid(torch.linspace(0.1, 7.9, 7), torch.linspace(0.1, 9.9, 8), indexing='ij')
+    position = torch.stack([u, v], -1)
+    position = position + 0.3 * torch.rand(position.shape, generator=generator) - 0.15
+    weight = torch.rand(2, 7, 8, 3, generator=generator)
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        s = source.to(dtype, copy=True).requires_grad_()
+        p = position.to(dtype, copy=True).requires_grad_()
+        out = resample.resample(s, p)
+        assert out.min() > 0
+        (out * weight).sum().backward()
+        gradients.append((out.detach(), s.grad, p.grad))
+    for ours, theirs in zip(*gradients, strict=True):      # kernel and torch; float32 rounding
+        assert torch.allclose(ours.double(), theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max())
+    small = source[:1, :6, :6, :1].double().clamp_max(1).requires_grad_()
+    places = position[:3, :3].double().clamp(1.2, 3.8).requires_grad_()
+    assert torch.autograd.gradcheck(resample.resample, (small, places))
+    whole = torch.stack(torch.meshgrid(torch.arange(9.0), torch.arange(11.0), indexing='ij')[::-1],
+                        -1)
+    # Whole positions are the identity, to the rounding of four weights.
+    assert torch.allclose(resample.resample(source, whole), source, rtol=1e-6, atol=1e-5)
+
+
+def test_depth_is_never_blended():
+    depth = torch.where(torch.arange(12) < 6, 1.0, 5.0).expand(10, 12).contiguous()
+    position = torch.stack(torch.meshgrid(torch.linspace(0, 9, 23), torch.linspace(0, 11, 29),
+                                          indexing='ij')[::-1], -1).contiguous()
+    assert set(resample.resample_depth(depth, position).unique().tolist()) == {1.0, 5.0}
+    _, fused = resample.resample_frame(torch.zeros(10, 12, 3), depth, position,
+                                       torch.ones(23, 29))
+    assert torch.equal(fused, resample.resample_depth(depth, position))
+
+
+def test_what_cannot_be_imaged_says_so():
+    fold = Lens(fx=200.0, fy=200.0, distortion_coefficients=(-0.4, 0.0, 0.0, 0.0, 0.0))
+    with pytest.raises(InputError, match='one-to-one'):
+        render_view(fold, fold.focal_length)
+    fisheye = lens('equidistant', fx=180.0, fy=180.0,
+                   distortion_coefficients=(0.0, 0.0, 0.0, 0.0))
+    with pytest.raises(InputError, match='90 degrees'):
+        render_view(fisheye, fisheye.focal_length)                    # 200 degrees across
+    with pytest.raises(InputError, match='degrees across'):
+        render_view(replace(fisheye, fx=260.0, fy=260.0), fisheye.focal_length)
+    render_view(replace(fisheye, fx=330.0, fy=330.0), fisheye.focal_length)      # 139 degrees
+    with pytest.raises(InputError, match='plumb_bob takes 5'):
+        Lens(distortion_coefficients=(0.0,) * 6)
