@@ -11,10 +11,11 @@ _HERE = Path(__file__).resolve()
 
 def share_folders() -> Iterator[Path]:
     """Yield the folders that may hold ``config/`` and ``urdf/``: a checkout, then installs."""
-    yield _HERE.parents[2]                                     # a checkout
-    for parent in _HERE.parents[3:7]:                          # colcon: <prefix>/lib/python3.x/...
+    if (_HERE.parents[2] / 'package.xml').exists():
+        yield _HERE.parents[2]                                 # a checkout, colcon's links to it
+    for parent in _HERE.parents[2:7]:                          # <prefix>/lib/python3.x/...
         yield parent / 'share' / 'diffphyscam_ros'
-    yield Path(sys.prefix) / 'share' / 'diffphyscam_ros'       # pip
+    yield Path(sys.prefix) / 'share' / 'diffphyscam_ros'
 
 
 def share_path(name: str) -> Path:
