@@ -298,9 +298,11 @@ def test_set_pose_refuses_what_is_no_pose(course):
 SHAPES = """<robot name="shapes"><link name="a">
 <inertial><origin xyz="0.1 0.2 0.3" rpy="0.3 0.2 0.1"/><mass value="1"/>
 <inertia ixx="1" ixy="0" ixz="0" iyy="1" iyz="0" izz="1"/></inertial>
-<visual><origin xyz="0 0.6 0.2" rpy="0.5 0.3 0.2"/><geometry><capsule length="0.5" radius="0.15"/>
-</geometry><material name="m"><color rgba="0.8 0.2 0.1 1"/></material></visual>
-<visual><origin xyz="0 0 0.1" rpy="0 0.7 0"/><geometry><box size="0.3 0.2 0.6"/></geometry></visual>
+<visual><origin xyz="0 0.6 0.2" rpy="0.5 0.3 0.2"/><geometry>
+<capsule length="0.5" radius="0.15"/></geometry>
+<material name="m"><color rgba="0.8 0.2 0.1 1"/></material></visual>
+<visual><origin xyz="0 0 0.1" rpy="0 0.7 0"/><geometry><box size="0.3 0.2 0.6"/></geometry>
+</visual>
 </link><link name="b"><inertial><origin xyz="0 0 -0.2"/><mass value="1"/>
 <inertia ixx="1" ixy="0" ixz="0" iyy="1" iyz="0" izz="1"/></inertial>
 <visual><origin xyz="0 -0.2 0" rpy="1.2 0 0.4"/><geometry><cylinder length="0.5" radius="0.12"/>

@@ -43,12 +43,12 @@ class Pattern:
         columns, rows = (max(ceil(s * density), 2) for s in self.size)
         xs = np.unique(np.concatenate([self.rectangles[:, 0], self.rectangles[:, 2]]))
         ys = np.unique(np.concatenate([self.rectangles[:, 1], self.rectangles[:, 3]]))
-        cells = np.full((len(ys) - 1, len(xs) - 1), _PAPER)
+        cells = np.full((len(ys) - 1, len(xs) - 1), _PAPER, np.float32)
         for x0, y0, x1, y1, value in self.rectangles:
             cells[np.searchsorted(ys, y0):np.searchsorted(ys, y1),
                   np.searchsorted(xs, x0):np.searchsorted(xs, x1)] = value
         image = _overlap(ys, rows) @ cells @ _overlap(xs, columns).T
-        return np.repeat(image[..., None], 3, -1).astype(np.float32)
+        return np.repeat(image[..., None], 3, -1)
 
 
 def make_pattern(board: Board) -> Pattern:
@@ -174,4 +174,4 @@ def _overlap(edges: Array, count: int) -> Array:
     texel = np.linspace(edges[0], edges[-1], count + 1)
     low = np.maximum(texel[:-1, None], edges[None, :-1])
     high = np.minimum(texel[1:, None], edges[None, 1:])
-    return (high - low).clip(0) / (texel[1] - texel[0])
+    return ((high - low).clip(0) / (texel[1] - texel[0])).astype(np.float32)

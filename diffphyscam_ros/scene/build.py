@@ -171,7 +171,8 @@ class Builder:
         width, height = pattern.size
         into = np.array([[1., 0, 0], [0, -1, 0], [0, 0, -1]])     # a face that looks along -z
         face = moved(plane((width, height)), (0, 0, 0), rotation=into)
-        back = moved(box((width, height, _BOARD_THICKNESS)), (0, 0, _BOARD_THICKNESS / 2 + 0.0005))
+        back = moved(_without_front(box((width, height, _BOARD_THICKNESS))),
+                     (0, 0, _BOARD_THICKNESS / 2))
         parts = [Part(face, textured(pattern.texture(), roughness=0.7, name=board.name)),
                  Part(back, plain((0.62, 0.62, 0.60), roughness=0.5))]
         rotation = board_rotation(board)
@@ -241,7 +242,7 @@ class Builder:
     def _visual(self, part: Part) -> int:
         """PyBullet's own copy of a mesh, for its cameras; -1 where it is too large for it."""
         mesh = part.mesh
-        color = linear_to_srgb(part.material.base_color.mean((0, 1)).numpy())
+        color = linear_to_srgb(part.material.base_color[::4, ::4].mean((0, 1)).numpy())
         if mesh.colors is not None:
             color = color * linear_to_srgb(mesh.colors.mean(0).numpy())
         if len(mesh.positions) > _MAX_VERTICES or 3 * len(mesh.triangles) > 3 * _MAX_VERTICES:
@@ -311,6 +312,12 @@ def quaternion(rotation: np.ndarray) -> tuple[float, ...]:
 
 def _above(xyz, lift: float) -> tuple[float, float, float]:
     return xyz[0], xyz[1], xyz[2] + lift
+
+
+def _without_front(mesh: Mesh) -> Mesh:
+    """Drop the face towards -z, where the print is: two faces in one plane would fight."""
+    keep = mesh.normals[mesh.triangles[:, 0].long(), 2] > -0.5
+    return Mesh(mesh.positions, mesh.triangles[keep], mesh.normals, mesh.uvs)
 
 
 def _legs(board: Board, width: float, height: float, rotation: np.ndarray) -> Mesh:

@@ -28,12 +28,15 @@ def noise(size: int, cells: int, rng: np.random.Generator, *, octaves: int = 4,
     for _ in range(octaves):
         cells = min(cells, size)
         grid = rng.standard_normal((cells, cells)).astype(np.float32)
-        wide = np.pad(grid, 2, mode='wrap')
         scale = (shape[0] // cells, shape[1] // cells)
-        big = cv2.resize(wide, ((cells + 4) * scale[1], (cells + 4) * scale[0]),
-                         interpolation=cv2.INTER_CUBIC if scale[0] > 1 else cv2.INTER_NEAREST)
-        total += weight * big[2 * scale[0]:2 * scale[0] + shape[0],
-                              2 * scale[1]:2 * scale[1] + shape[1]]
+        if scale == (1, 1):
+            total += weight * grid
+        else:
+            wide = np.pad(grid, 2, mode='wrap')
+            big = cv2.resize(wide, ((cells + 4) * scale[1], (cells + 4) * scale[0]),
+                             interpolation=cv2.INTER_CUBIC)
+            total += weight * big[2 * scale[0]:2 * scale[0] + shape[0],
+                                  2 * scale[1]:2 * scale[1] + shape[1]]
         weight *= gain
         cells *= 2
     return total / max(float(total.std()), 1e-6)
