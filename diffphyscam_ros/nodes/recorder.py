@@ -16,6 +16,7 @@ import shutil
 import signal
 import struct
 import sys
+import tempfile
 import time
 
 import rclpy
@@ -47,12 +48,13 @@ class RawBag:
     """A rosbag2 (mcap) of serialised messages that is renamed into place when closed."""
 
     def __init__(self, path: Path) -> None:
-        """Open a hidden folder beside ``path``."""
+        """Open the bag in a hidden folder beside ``path``; it keeps its name, as do its files."""
         self.path = Path(path)
-        self.temporary = self.path.with_name(f'.{self.path.name}-{time.time_ns():x}')
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.hidden = Path(tempfile.mkdtemp(prefix=f'.{self.path.name}-', dir=self.path.parent))
         self.typestore = get_typestore(Stores.ROS2_JAZZY)
-        self.writer = Writer(self.temporary, version=9, storage_plugin=StoragePlugin.MCAP)
+        self.writer = Writer(self.hidden / self.path.name, version=9,
+                             storage_plugin=StoragePlugin.MCAP)
         self.writer.open()
         self.connections = {}
 
@@ -66,12 +68,13 @@ class RawBag:
     def close(self) -> None:
         """Finish the bag and put it in place of an earlier one."""
         self.writer.close()
-        shutil.rmtree(self.path, ignore_errors=True)
-        self.temporary.rename(self.path)
+        if self.path.exists():
+            self.path.rename(self.hidden / 'earlier')
+        (self.hidden / self.path.name).rename(self.path)
 
-    def abort(self) -> None:
-        """Leave nothing behind."""
-        shutil.rmtree(self.temporary, ignore_errors=True)
+    def clean(self) -> None:
+        """Leave nothing else behind."""
+        shutil.rmtree(self.hidden, ignore_errors=True)
 
 
 class Recorder(Node):
@@ -107,6 +110,17 @@ class Recorder(Node):
                 self.bag.write(topic, kind, now, data)
         return receive
 
+    def wait_for_publishers(self, timeout: float, stopping: Sequence[bool]) -> None:
+        """
+        Wait until every topic has a publisher that this process has met.
+
+        A publisher that has met us may still be unknown here, and what it sends then is lost.
+        """
+        end = time.monotonic() + timeout
+        while time.monotonic() < end and not stopping and not all(
+                s.get_publisher_count() for s in self.subscriptions):
+            time.sleep(0.02)
+
     def drain(self) -> None:
         """Take what has already arrived."""
         count = -1
@@ -125,6 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--bag', type=Path, help='folder of the bag to write')
     parser.add_argument('--report', type=Path, help='JSON file for stamps and arrival times')
     parser.add_argument('--duration', type=float, default=float('inf'), help='[s]')
+    parser.add_argument('--wait', type=float, default=0.0,
+                        help='for publishers of all topics, before saying ready [s]')
     parser.add_argument('--topic', nargs=2, action='append', metavar=('NAME', 'TYPE'),
                         help='record this topic instead of the default ones')
     options, ros_arguments = parser.parse_known_args(arguments)
@@ -137,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         recorder = Recorder(dict(options.topic) if options.topic
                             else topics_of('camera'), bag)
+        recorder.wait_for_publishers(options.wait, stopping)
         print('ready', flush=True)
         end = time.monotonic() + options.duration
         while not stopping and time.monotonic() < end:
@@ -153,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     finally:
         if bag:
-            bag.abort()
+            bag.clean()
         rclpy.try_shutdown()
     return 0
 

@@ -80,7 +80,7 @@ def _recorder(bag: Path, report: Path, camera: str) -> Iterator[subprocess.Popen
     topics = [word for pair in topics_of(camera).items() for word in ('--topic', *pair)]
     process = subprocess.Popen(
         [sys.executable, '-m', 'diffphyscam_ros.nodes.recorder', '--bag', str(bag),
-         '--report', str(report), *topics],
+         '--report', str(report), '--wait', '10', *topics],
         stdout=subprocess.PIPE, text=True, start_new_session=True)   # Ctrl-C is for us alone
     try:
         if process.stdout.readline().strip() != 'ready':
@@ -89,7 +89,7 @@ def _recorder(bag: Path, report: Path, camera: str) -> Iterator[subprocess.Popen
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(20)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -105,6 +105,10 @@ def _run(options: argparse.Namespace, camera: CameraNode, driver: DriveNode,
     executor.add_node(camera)
     executor.add_node(driver)
     publishers = next(iter(camera.publishers_of.values()))
+    if camera.count_publishers('odom') > 1:
+        raise InputError('another simulator publishes odom in ROS domain '
+                         f'{os.environ["ROS_DOMAIN_ID"]}; stop it, or set ROS_DOMAIN_ID to '
+                         'another number.')
     _wait(lambda: publishers.image.get_subscription_count()
           and publishers.info.get_subscription_count(), executor,
           'the recording process was not discovered over ROS; '
