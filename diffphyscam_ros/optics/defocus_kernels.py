@@ -14,6 +14,13 @@ from diffphyscam_ros.kernels import inline, kernel
 from diffphyscam_ros.optics.defocus_torch import CORNER
 
 TILE_ROWS, TILE_COLUMNS = 32, 64
+# single precision constants, exact: a double would drag float32 loops into double precision
+#: Shares below this are nothing.
+FAINT = np.float32(1e-12)
+_ZERO, _ONE = np.float32(0), np.float32(1)
+_BELOW, _ABOVE = np.float32(1 - CORNER), np.float32(1 + CORNER)
+_WIDTH, _STEEP, _CURVE = (np.float32(2 * CORNER), np.float32(0.5 / CORNER),
+                          np.float32(0.25 / CORNER))
 
 
 @kernel
@@ -150,21 +157,25 @@ def _spread(layer, level, taps, margin, stride, length, spread):
         quadrant = q if level >= 0 else 3 - q
         first, last = start[abs(level), quadrant], start[abs(level), quadrant + 1]
         for c in range(layer.shape[0]):
+            # slices, not sums of indices: a loop over indices that may be negative stays scalar
+            result = spread[q, c, :length]
             if last - first == 1:
-                for i in range(length):
-                    spread[q, c, i] = layer[c, center + i]
+                result[:] = layer[c, center:center + length]
                 continue
-            for i in range(length):
-                spread[q, c, i] = 0
+            result[:] = 0
             for t in range(first, last, 4):
                 a = center + rows[t] * stride + columns[t]
-                b = center + rows[t + 1] * stride + columns[t + 1]
-                d = center + rows[t + 2] * stride + columns[t + 2]
-                e = center + rows[t + 3] * stride + columns[t + 3]
-                wa, wb, wd, we = weights[t], weights[t + 1], weights[t + 2], weights[t + 3]
+                source_a = layer[c, a:a + length]
+                a = center + rows[t + 1] * stride + columns[t + 1]
+                source_b = layer[c, a:a + length]
+                a = center + rows[t + 2] * stride + columns[t + 2]
+                source_c = layer[c, a:a + length]
+                a = center + rows[t + 3] * stride + columns[t + 3]
+                source_d = layer[c, a:a + length]
+                wa, wb, wc, wd = weights[t], weights[t + 1], weights[t + 2], weights[t + 3]
                 for i in range(length):
-                    spread[q, c, i] += (wa * layer[c, a + i] + wb * layer[c, b + i]
-                                        + wd * layer[c, d + i] + we * layer[c, e + i])
+                    result[i] += (wa * source_a[i] + wb * source_b[i]
+                                  + wc * source_c[i] + wd * source_d[i])
 
 
 @inline
@@ -179,20 +190,21 @@ def _spread_back(layer, level, taps, margin, stride, length, spread):
                 a = center + rows[t] * stride + columns[t]
                 weight = weights[t]
                 if weight != 0:
+                    target, source = layer[c, a:a + length], spread[q, c, :length]
                     for i in range(length):
-                        layer[c, a + i] += weight * spread[q, c, i]
+                        target[i] += weight * source[i]
 
 
 @inline
 def _full(coverage):
     """Evaluate min(coverage, 1) with a rounded corner; see defocus_torch.full."""
-    over = min(max(coverage - (1 - CORNER), 0), 2 * CORNER)
-    return min(coverage, 1 - CORNER) + over - over * over / (4 * CORNER)
+    over = min(max(coverage - _BELOW, _ZERO), _WIDTH)
+    return min(coverage, _BELOW) + over - over * over * _CURVE
 
 
 @inline
 def _full_slope(coverage):
-    return min(max((1 + CORNER - coverage) / (2 * CORNER), 0), 1)
+    return min(max((_ABOVE - coverage) * _STEEP, _ZERO), _ONE)
 
 
 @inline
@@ -200,15 +212,16 @@ def _composite(spread, length, covered, total):
     """Lay one more layer behind what is there."""
     channels = total.shape[0]
     for q in range(4):
+        share, before = spread[q, channels, :length], covered[q, :length]
         for i in range(length):
-            share = spread[q, channels, i]
-            before = covered[q, i]
-            seen = (_full(before + share) - _full(before)) / max(share, 1e-12)
-            covered[q, i] = before + share
-            spread[q, channels, i] = seen
+            after = before[i] + share[i]
+            seen = (_full(after) - _full(before[i])) / max(share[i], FAINT)
+            before[i] = after
+            share[i] = seen
         for c in range(channels):
+            source, target = spread[q, c, :length], total[c, :length]
             for i in range(length):
-                total[c, i] += spread[q, channels, i] * spread[q, c, i]
+                target[i] += share[i] * source[i]
 
 
 @kernel
@@ -277,31 +290,35 @@ def _composite_back(spreads, count, length, upstream, slope, after, behind, wort
     :param after: (4, length) total coverage; ``behind`` (4, length) and ``worth`` are scratch.
     """
     channels = upstream.shape[0]
+    value, narrow = worth[:length], slope[:length]
     for q in range(4):
+        whole, back = after[q, :length], behind[q, :length]
         for i in range(length):
-            behind[q, i] = slope[i] * _full_slope(after[q, i])
+            back[i] = narrow[i] * _full_slope(whole[i])
     # far to near: what lies in front takes away from what lies behind
     for k in range(count - 1, -1, -1):
         for q in range(4):
-            for i in range(length):
-                worth[i] = 0
+            value[:] = 0
             for c in range(channels):
+                weight, source = upstream[c, :length], spreads[k, q, c, :length]
                 for i in range(length):
-                    worth[i] += upstream[c, i] * spreads[k, q, c, i]
+                    value[i] += weight[i] * source[i]
+            share, whole, back = spreads[k, q, channels, :length], after[q, :length], \
+                behind[q, :length]
             for i in range(length):
-                share = spreads[k, q, channels, i]
-                before = after[q, i] - share
-                divisor = max(share, 1e-12)
-                seen = (_full(after[q, i]) - _full(before)) / divisor
-                value = worth[i] / divisor
-                steep = _full_slope(after[q, i])
-                spreads[k, q, channels, i] = behind[q, i] + value * (steep - seen)
-                behind[q, i] += value * (steep - _full_slope(before))
-                after[q, i] = before
-                worth[i] = seen
+                before = whole[i] - share[i]
+                inverse = _ONE / max(share[i], FAINT)
+                seen = (_full(whole[i]) - _full(before)) * inverse
+                gain = value[i] * inverse
+                steep = _full_slope(whole[i])
+                share[i] = back[i] + gain * (steep - seen)
+                back[i] += gain * (steep - _full_slope(before))
+                whole[i] = before
+                value[i] = seen
             for c in range(channels):
+                weight, target = upstream[c, :length], spreads[k, q, c, :length]
                 for i in range(length):
-                    spreads[k, q, c, i] = upstream[c, i] * worth[i]
+                    target[i] = weight[i] * value[i]
 
 
 @inline

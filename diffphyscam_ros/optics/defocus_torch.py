@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from diffphyscam_ros.optics.psf import dense_quadrants, ladder
 
-#: Half width of the smooth corner where an aperture becomes full.
-CORNER = 0.02
+#: Half width of the smooth corner where an aperture becomes full; exact in every precision.
+CORNER = 1 / 64
 
 
 def full(coverage: Tensor) -> Tensor:
