@@ -1,6 +1,7 @@
 """The scene file, its boards, and that what we render is what PyBullet shows."""
 
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 import subprocess
 import sys
 
@@ -353,3 +354,13 @@ def test_srgb_round_trip():
     levels = np.arange(256, dtype=np.uint8)
     np.testing.assert_array_equal(np.round(linear_to_srgb(srgb_to_linear(levels)) * 255), levels)
     np.testing.assert_allclose(srgb_to_linear(levels / 255), srgb_to_linear(levels), atol=1e-6)
+
+
+def test_documentation_names_every_key():
+    from diffphyscam_ros.scene import config
+    from diffphyscam_ros.scene.vehicle import VehicleModel
+    text = (Path(__file__).parents[1] / 'docs/scene.md').read_text(encoding='utf-8')
+    for cls in (*vars(config).values(), VehicleModel):
+        if is_dataclass(cls) and isinstance(cls, type):
+            for f in fields(cls):
+                assert f'`{f.name}`' in text or f.name == 'folder', f'{cls.__name__}.{f.name}'
