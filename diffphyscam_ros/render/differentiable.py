@@ -4,9 +4,9 @@ The renderer as tensor operations over the rasterisation contract: gradients and
 Gradients reach vertex positions, normals, colours and texture coordinates, poses, camera matrix,
 material textures, the environment's texels, and directions, positions and strengths of lights.
 Visibility changes enter through antialiasing (``ops.antialias``). What is not differentiated:
-the outline of shadows (their strength is), which mip level of the sky's filtered maps is read,
-alpha cut-outs. Textures are trilinear here, anisotropic in the fused pass: apart from that both
-draw the same picture.
+the outlines of shadows (their strength is) and of alpha cut-outs. Behind a cut-out lies the
+opaque scene; other cut-outs do not show through. Textures are trilinear here, anisotropic in the
+fused pass: apart from that both draw the same picture.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,6 @@ from diffphyscam_ros.render import environment as environments
 from diffphyscam_ros.render import ops, shading
 from diffphyscam_ros.render.shading import Points
 from diffphyscam_ros.render.view import View
-from diffphyscam_ros.scene.light import Environment
 from diffphyscam_ros.scene.material import Material
 from diffphyscam_ros.scene.scene import Scene
 
@@ -39,8 +38,10 @@ class Layout:
     """(T,) int64"""
     material: Tensor
     """(I,) int64"""
-    one_sided: Tensor
-    """(T,) bool"""
+    one_sided: Tensor | None
+    """(T,) bool whose back faces are not drawn; None where there are none."""
+    cut_out: Tensor | None
+    """(T,) bool with alpha; None where there are none."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Surface:
     points: Points
     depth: Tensor
     """(N,) [m] along the optical axis."""
+    uv: Tensor
+    uv_da: Tensor
 
 
 def lay_out(scene: Scene, device: torch.device, backend: str) -> Layout:
@@ -71,11 +74,16 @@ def lay_out(scene: Scene, device: torch.device, backend: str) -> Layout:
     triangle_instance = torch.repeat_interleave(
         torch.arange(len(scene.instances)), start.diff()).to(device)
     material = torch.from_numpy(packed.material).long().to(device)
-    one_sided = torch.tensor([not m.double_sided for m in scene.materials] or [False],
-                             device=device)
+
+    def flag(values: list[bool]) -> Tensor | None:
+        if not any(values):
+            return None
+        return torch.tensor(values, device=device)[material[triangle_instance]]
+
     topology = ops.antialias_topology(welded, backend=backend) if len(welded) else None
     return Layout(triangles, welded, topology, owner, triangle_instance, material,
-                  one_sided[material[triangle_instance]])
+                  flag([not m.double_sided for m in scene.materials]),
+                  flag([m.alpha is not None for m in scene.materials]))
 
 
 def world_geometry(scene: Scene, layout: Layout, like: Tensor
@@ -98,18 +106,30 @@ def world_geometry(scene: Scene, layout: Layout, like: Tensor
     return world, (cofactor[owner] @ normals[..., None])[..., 0], uvs, colors
 
 
-def see(scene: Scene, view: View, layout: Layout, backend: str, *, everywhere: bool) -> Surface:
+def see(scene: Scene, view: View, layout: Layout, backend: str, *, everywhere: bool,
+        drawn: Tensor | None = None) -> Surface:
     """
     Rasterise and look up what every pixel of the views (B, ...) sees.
 
     :param everywhere: treat pixels of the background as well, which spares CUDA a
         synchronisation; else only pixels that hit something.
+    :param drawn: (T,) bool, which triangles are there; None is all.
     """
     K, T = view.camera_matrix, view.T_camera_world
     world, normals, uvs, colors = world_geometry(scene, layout, K)
     T_clip_world = clip_from_optical(K, view.size, near=view.near, far=view.far) @ T
     clip = torch.cat([world, torch.ones_like(world[:, :1])], -1) @ T_clip_world.mT
     welded, triangles = layout.welded, layout.triangles
+    hidden = None if drawn is None else ~drawn
+    if layout.one_sided is not None:
+        with torch.no_grad():
+            center = world[triangles.long()].mean(1)
+            back = _facing(layout, scene, world, torch.arange(len(triangles), device=world.device),
+                           invert(T)[0, :3, 3] - center)[:, 0] < 0
+        back = back & layout.one_sided
+        hidden = back if hidden is None else hidden | back
+    if hidden is not None:
+        welded = torch.where(hidden[:, None], 0, welded)
     rast, rast_db = ops.rasterize(clip, welded, view.size, backend=backend)
     attributes = torch.cat([world, normals, colors, uvs], -1)
     values, uv_da = ops.interpolate(attributes, rast, triangles, rast_db=rast_db,
@@ -138,7 +158,7 @@ def see(scene: Scene, view: View, layout: Layout, backend: str, *, everywhere: b
     depth = (row[:, :3] * position).sum(-1) + row[:, 3]
     points = Points(position, mapped, to_eye, base * color, surface[:, :1], surface[:, 1:],
                     specular, emission)
-    return Surface(rast, clip, world, pixels, triangle, points, depth)
+    return Surface(rast, clip, world, pixels, triangle, points, depth, uv, uv_da)
 
 
 def _facing(layout: Layout, scene: Scene, world: Tensor, triangle: Tensor, to_eye: Tensor
@@ -165,7 +185,7 @@ def _tangents(world: Tensor, uvs: Tensor, corners: Tensor, side: Tensor
 def look_up_materials(materials: tuple[Material, ...], index: Tensor, uv: Tensor, uv_da: Tensor,
                       normal: Tensor, tangents, backend: str, everywhere: bool
                       ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Base colour, (roughness, metallic), shading normal, emission, specular weight, all (N, .)."""
+    """Base colour, (roughness, metallic), shading normal, emission, specular weight (N, ...)."""
     def constant(texture: Tensor | None) -> Tensor:
         if texture is None:
             return torch.zeros(3, dtype=uv.dtype, device=uv.device)
@@ -218,20 +238,20 @@ def look_up_materials(materials: tuple[Material, ...], index: Tensor, uv: Tensor
 
 
 def render(scene: Scene, view: View, layout: Layout, backend: str, sun_maps,
-           lighting: environments.Lighting | None = None) -> tuple[Tensor, Surface]:
+           lighting: environments.Lighting, drawn: Tensor | None = None
+           ) -> tuple[Tensor, Surface]:
     """
     Draw views with batch shape (B,): radiance (B, H, W, 3) and what the pixels see.
 
     :param sun_maps: a function of the world positions (V, 3) that gives the shadow maps
         (K, S, S) and their matrices (K, 3, 5), relative to the first view's eye.
-    :param lighting: the prepared environment, else it is prepared here.
+    :param lighting: the prepared environment.
+    :param drawn: (T,) bool, which triangles are there; None is all.
     """
     device = view.camera_matrix.device
-    surface = see(scene, view, layout, backend, everywhere=device.type == 'cuda')
+    surface = see(scene, view, layout, backend, everywhere=device.type == 'cuda',
+                  drawn=drawn)
     points = surface.points
-    if lighting is None:
-        environment = scene.environment or Environment(torch.zeros(4, 8, 3))
-        lighting = environments.prepare(Environment(environment.radiance.to(view.camera_matrix)))
     reflections = shading.Reflections(lighting)
     albedo = environments.directional_albedo().to(view.camera_matrix)
     color = shading.shade_sky(points, lighting, reflections, albedo)
@@ -252,6 +272,19 @@ def render(scene: Scene, view: View, layout: Layout, backend: str, sun_maps,
     image = ops.antialias(image, surface.rast, surface.clip, layout.welded,
                           topology=layout.topology, backend=backend)
     return image, surface
+
+
+def solid(scene: Scene, layout: Layout, surface: Surface, backend: str) -> Tensor:
+    """Which of the shaded pixels (N,) pass their material's alpha test."""
+    index = layout.material[layout.triangle_instance[surface.triangle]]
+    uv, uv_da = surface.uv.detach()[None, None], surface.uv_da.detach()[None, None]
+    out = torch.ones_like(index, dtype=torch.bool)
+    for m, material in enumerate(scene.materials):
+        if material.alpha is not None:
+            alpha = ops.texture(material.alpha.detach().to(uv)[None], uv, uv_da=uv_da,
+                                backend=backend)[0, 0, :, 0]
+            out = out & ((index != m) | (alpha >= material.alpha_cutoff))
+    return out
 
 
 def see_background(view: View, reflections: shading.Reflections, scene: Scene, count: int

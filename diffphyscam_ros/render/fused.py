@@ -9,11 +9,15 @@ import torch
 from diffphyscam_ros.geometry import clip_from_optical
 from diffphyscam_ros.render import environment as environments
 from diffphyscam_ros.render.cpu.visibility import visibility
+from diffphyscam_ros.render.cutout import cull_back_faces, draw_cut_outs
 from diffphyscam_ros.render.deferred import shade
 from diffphyscam_ros.render.pack import (
+    adjacency,
+    ALPHA_FLAG,
     check,
     Geometry,
     MaterialTable,
+    ONE_SIDED,
     pack_geometry,
     pack_materials,
 )
@@ -63,7 +67,8 @@ def pack_lighting(environment: Environment | None, roughness: np.ndarray) -> Pac
     areas = (sizes + 2) ** 2
     texels = np.zeros((int(areas.sum()), 4), np.float32)
     texels[:, :3] = torch.cat([m.reshape(-1, 3) for m in maps]).numpy()
-    return PackedLighting(lighting.irradiance.numpy(), texels.reshape(-1), np.cumsum(areas) - areas, sizes)
+    return PackedLighting(lighting.irradiance.numpy(), texels.reshape(-1),
+                          np.cumsum(areas) - areas, sizes)
 
 
 class FusedRenderer:
@@ -74,6 +79,10 @@ class FusedRenderer:
         self._source = scene
         self.geometry: Geometry = pack_geometry(scene)
         self.materials: MaterialTable = pack_materials(scene.materials)
+        flags = self.materials.textures[self.geometry.material]
+        self.cut_out = flags[:, ALPHA_FLAG] == 1
+        self.any_one_sided = bool((flags[:, ONE_SIDED] == 1).any())
+        self.neighbors, self.creases = adjacency(self.geometry)
         count = len(self.geometry.positions)
         self.world = np.zeros((count, 3), np.float32)
         self.world_normals = np.zeros((count, 3), np.float32)
@@ -126,13 +135,23 @@ class FusedRenderer:
         transform_vertices(g.positions, g.normals, g.vertex_instance, self._last,
                            self._normal_matrix, moved, visible, T_clip_world, self.world,
                            self.world_normals, self.clip)
+        # Cut-outs come last in the list: they are drawn over the opaque picture.
         chosen = np.flatnonzero(visible)
+        chosen = np.concatenate([chosen[~self.cut_out[chosen]], chosen[self.cut_out[chosen]]])
         counts = (g.triangle_start[1:] - g.triangle_start[:-1])[chosen]
         total = int(counts.sum())
         triangles, owner = self._triangles[:total], self._owner[:total]
-        gather_triangles(g.triangles, g.triangle_start, chosen, np.cumsum(counts) - counts,
-                         triangles, owner)
-        index, _ = visibility(self.clip, triangles, height, width)
+        first = np.cumsum(counts) - counts
+        gather_triangles(g.triangles, g.triangle_start, chosen, first, triangles, owner)
+        if self.any_one_sided:
+            cull_back_faces(triangles, owner, g.material, self.materials.textures[:, ONE_SIDED],
+                            self.flip, self.clip)
+        opaque = total - int(counts[self.cut_out[chosen]].sum())
+        index, z = visibility(self.clip, triangles[:opaque], height, width)
+        if opaque < total:
+            m = self.materials
+            draw_cut_outs(triangles, opaque, owner, g.material, m.constants, m.textures, m.texels,
+                          m.offsets, m.sizes, self.clip, g.uvs, index, z)
         rotation = T_camera_world[:3, :3].T
         eye = -rotation @ T_camera_world[:3, 3]
         lighting = self._light(environment)
@@ -153,8 +172,10 @@ class FusedRenderer:
             self._scratch = (np.empty((height, width), np.int32),
                              np.empty((height, width, 3), np.float32),
                              np.empty(height, np.int32))
-        antialias_silhouettes(index, triangles, self.clip, out.depth, out.radiance,
-                              *self._scratch)
+        shift = np.zeros(len(g.material), np.int64)
+        shift[chosen] = g.triangle_start[:-1][chosen] - first
+        antialias_silhouettes(index, triangles, owner, shift, self.neighbors, self.creases,
+                              self.clip, out.depth, out.radiance, *self._scratch)
         return out
 
     def _light(self, environment: Environment | None) -> PackedLighting:

@@ -215,3 +215,35 @@ def weld(geometry: Geometry) -> np.ndarray:
                            geometry.positions.astype(np.float64)], 1)
     _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     return first[inverse.reshape(-1)].astype(np.int32)
+
+
+def adjacency(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Neighbours across each triangle's edges (T, 3) int32, and which edges are creases (T, 3) bool.
+
+    Edge k lies opposite corner k. -1 where an edge belongs to one triangle, or to more than two.
+    A crease joins two triangles that share the edge's places but not its vertices.
+    """
+    count = len(geometry.triangles)
+    neighbors = np.full((count, 3), -1, np.int32)
+    creases = np.zeros((count, 3), bool)
+    if not count:
+        return neighbors, creases
+    welded = weld(geometry)[geometry.triangles].astype(np.int64)
+    ends = np.stack([welded[:, [1, 2]], welded[:, [2, 0]], welded[:, [0, 1]]], 1).reshape(-1, 2)
+    key = ends.min(1) * len(geometry.positions) + ends.max(1)
+    order = np.argsort(key, kind='stable')
+    ordered = key[order]
+    same = ordered[1:] == ordered[:-1]
+    alone = np.concatenate([[False], same])
+    # A pair: equal to the next, but neither end of it to a third.
+    pair = same & ~alone[:-1] & ~np.concatenate([same[1:], [False]])
+    a, b = order[:-1][pair], order[1:][pair]
+    flat = neighbors.reshape(-1)
+    flat[a], flat[b] = b // 3, a // 3
+    raw = geometry.triangles
+    sides = np.sort(np.stack([raw[:, [1, 2]], raw[:, [2, 0]], raw[:, [0, 1]]], 1).reshape(-1, 2))
+    crease = (sides[a] != sides[b]).any(1)
+    creases.reshape(-1)[a] = crease
+    creases.reshape(-1)[b] = crease
+    return neighbors, creases

@@ -3,8 +3,9 @@ Smooth edges in the fast path: blend across the edge that runs between two pixel
 
 The analytic antialiasing of nvdiffrast (Laine et al., SIGGRAPH Asia 2020, sec. 3.5): where two
 neighbouring pixels see different triangles, the nearer triangle ends between their centres; how
-far from the middle tells how much of the one covers the other's pixel. Here creases are smoothed
-as well as silhouettes: nothing is differentiated, and a picture wants both.
+far from the middle tells how much of the one covers the other's pixel. Here, where nothing is
+differentiated, the walk over the mesh also finds the edge behind triangles narrower than a pixel,
+and creases are smoothed like silhouettes.
 """
 
 import numba
@@ -15,15 +16,18 @@ from diffphyscam_ros.kernels import inline, kernel
 ONE, HALF = np.float32(1), np.float32(0.5)
 #: Neighbours whose radiance differs by less than this fraction need no blending.
 _CONTRAST = np.float32(0.004)
+#: So little, in radiance and depth, is taken for shading within one object.
+_SMOOTH = np.float32(0.04)
+#: Triangles crossed between two pixel centres before one gives up.
+MAX_WALK = 8
 
 
 @inline
-def exit_distance(clip, v0, v1, v2, half_width, half_height, x, y, dx, dy):
+def edge_values(clip, v0, v1, v2, half_width, half_height, x, y):
     """
-    How far from (x, y) inside a triangle towards (x + dx, y + dy) one leaves it, in [0, 1].
+    Edge functions of a triangle as seen from pixel (x, y): values, slopes along x, y; its area.
 
-    Returns 2 where one does not, or leaves by an edge nearer to the step's own direction: the
-    other axis blends across that one.
+    Their common sign is that of the triangle's area in the image.
     """
     w0, w1, w2 = np.float64(clip[v0, 3]), np.float64(clip[v1, 3]), np.float64(clip[v2, 3])
     ax = (clip[v0, 0] + w0) * half_width - 0.5 * w0 - x * w0
@@ -32,38 +36,81 @@ def exit_distance(clip, v0, v1, v2, half_width, half_height, x, y, dx, dy):
     by = (clip[v1, 1] + w1) * half_height - 0.5 * w1 - y * w1
     cx = (clip[v2, 0] + w2) * half_width - 0.5 * w2 - x * w2
     cy = (clip[v2, 1] + w2) * half_height - 0.5 * w2 - y * w2
-    f0, f1, f2 = bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx
-    x0, x1, x2 = by * w2 - w1 * cy, cy * w0 - w2 * ay, ay * w1 - w0 * by
-    y0, y1, y2 = w1 * cx - bx * w2, w2 * ax - cx * w0, w0 * bx - ax * w1
-    sign = 1.0 if f0 + f1 + f2 >= 0 else -1.0
-    best, along, across = 2.0, 0.0, 1.0
-    for k in range(3):
-        f, ex, ey = (f0, x0, y0) if k == 0 else ((f1, x1, y1) if k == 1 else (f2, x2, y2))
-        f, ex, ey = f * sign, ex * sign, ey * sign
-        step = ex * dx + ey * dy
-        if f + step < 0:
-            distance = max(f, 0.0) / max(max(f, 0.0) - (f + step), 1e-300)
-            if distance < best:
-                best = distance
-                along, across = abs(step), abs(ex * dy) + abs(ey * dx)
-    return np.float32(best) if along >= across else np.float32(2)
+    return (bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx,
+            by * w2 - w1 * cy, cy * w0 - w2 * ay, ay * w1 - w0 * by,
+            w1 * cx - bx * w2, w2 * ax - cx * w0, w0 * bx - ax * w1,
+            w0 * (bx * cy - by * cx) + w1 * (cx * ay - cy * ax) + w2 * (ax * by - ay * bx))
 
 
 @inline
-def pair_weight(index, tri, clip, depth, half_width, half_height, x, y, dx, dy):
+def exit_distance(start, other, shift, tri, clip, neighbors, creases, half_width, half_height,
+                  x, y, dx, dy):
+    """
+    How far from pixel (x, y) towards (x + dx, y + dy) the surface of triangle ``start`` ends.
+
+    Walks over the mesh along the step until an edge without a neighbour that faces the same way,
+    or a crease towards triangle ``other``. Returns 2 where there is none, or where the edge runs
+    nearer to the step's own direction: the other axis blends across that one.
+    """
+    t = start
+    facing = 0.0
+    for _ in range(MAX_WALK):
+        (f0, f1, f2, x0, x1, x2, y0, y1, y2, area) = edge_values(
+            clip, tri[t, 0], tri[t, 1], tri[t, 2], half_width, half_height, x, y)
+        if facing == 0.0:
+            facing = 1.0 if area >= 0 else -1.0
+        elif area * facing <= 0:
+            break
+        best, leave, along, across = 2.0, -1, 0.0, 1.0
+        for k in range(3):
+            f, ex, ey = (f0, x0, y0) if k == 0 else ((f1, x1, y1) if k == 1 else (f2, x2, y2))
+            f, ex, ey = f * facing, ex * facing, ey * facing
+            step = ex * dx + ey * dy
+            if step < 0 and f + step < 0:
+                distance = max(f, 0.0) / -step
+                if distance < best:
+                    best, leave = distance, k
+                    along, across = -step, abs(ex * dy) + abs(ey * dx)
+        if leave < 0:
+            return np.float32(2)
+        after = neighbors[t + shift, leave]
+        if after >= 0:
+            neighbor = np.int64(after) - shift
+            _, _, _, _, _, _, _, _, _, turned = edge_values(
+                clip, tri[neighbor, 0], tri[neighbor, 1], tri[neighbor, 2], half_width,
+                half_height, x, y)
+            if turned * facing > 0:
+                if neighbor != other:
+                    t = neighbor
+                    continue
+                if not creases[t + shift, leave]:
+                    return np.float32(2)
+        return np.float32(best) if along >= across else np.float32(2)
+    return np.float32(2)
+
+
+@inline
+def pair_weight(index, tri, owner, shift, neighbors, creases, clip, depth, half_width,
+                half_height, x, y, dx, dy):
     """Share of the neighbour's radiance that pixel (x, y) takes, 0 to 1/2."""
     here, there = index[y, x], index[y + dy, x + dx]
+    if here >= 0 and there >= 0 and owner[here] == owner[there]:
+        far = shift[owner[here]]
+        for k in range(3):
+            if neighbors[here + far, k] == there + far and not creases[here + far, k]:
+                return np.float32(0)
     nearer_here = there < 0 or (here >= 0 and depth[y, x] <= depth[y + dy, x + dx])
-    for attempt in range(2):
+    for _ in range(2):
         if nearer_here:
             if here >= 0:
-                d = exit_distance(clip, tri[here, 0], tri[here, 1], tri[here, 2], half_width,
-                                  half_height, np.float64(x), np.float64(y), dx, dy)
+                d = exit_distance(here, there, shift[owner[here]], tri, clip, neighbors, creases,
+                                  half_width, half_height, np.float64(x), np.float64(y), dx, dy)
                 if d <= ONE:
                     return max(HALF - d, np.float32(0))
         elif there >= 0:
-            d = exit_distance(clip, tri[there, 0], tri[there, 1], tri[there, 2], half_width,
-                              half_height, np.float64(x + dx), np.float64(y + dy), -dx, -dy)
+            d = exit_distance(there, here, shift[owner[there]], tri, clip, neighbors, creases,
+                              half_width, half_height, np.float64(x + dx), np.float64(y + dy),
+                              -dx, -dy)
             if d <= ONE:
                 return max(d - HALF, np.float32(0))
         nearer_here = not nearer_here
@@ -71,11 +118,15 @@ def pair_weight(index, tri, clip, depth, half_width, half_height, x, y, dx, dy):
 
 
 @kernel
-def antialias_silhouettes(index, tri, clip, depth, radiance, columns, colors, counts):
+def antialias_silhouettes(index, tri, owner, shift, neighbors, creases, clip, depth, radiance,
+                          columns, colors, counts):
     """
     Blend radiance (H, W, 3) in place across triangles' edges.
 
     :param index: (H, W) int32 triangle, -1 for the background.
+    :param tri, owner: (T, 3) int32 triangles in view, (T,) int32 their instances.
+    :param shift: (I,) int64 from a triangle's place in ``tri`` to its row in ``neighbors``.
+    :param neighbors, creases: from ``pack.adjacency``.
     :param depth: (H, W) [m].
     :param columns, colors, counts: scratch (H, W) int32, (H, W, 3) float32, (H,) int32.
     """
@@ -102,10 +153,15 @@ def antialias_silhouettes(index, tri, clip, depth, radiance, columns, colors, co
                 er = radiance[j, i, 0] - r
                 eg = radiance[j, i, 1] - g
                 eb = radiance[j, i, 2] - b
-                if abs(er) + abs(eg) + abs(eb) <= _CONTRAST * (r + g + b):
+                contrast = abs(er) + abs(eg) + abs(eb)
+                if contrast <= _CONTRAST * (r + g + b):
                     continue
-                weight = pair_weight(index, tri, clip, depth, half_width, half_height, x, y, dx,
-                                     dy)
+                near, far = depth[y, x], depth[j, i]
+                if (contrast <= _SMOOTH * (r + g + b) and abs(near - far) <= _SMOOTH * near
+                        and owner[t] == owner[index[j, i]]):
+                    continue
+                weight = pair_weight(index, tri, owner, shift, neighbors, creases, clip, depth,
+                                     half_width, half_height, x, y, dx, dy)
                 total += weight
                 dr += weight * er
                 dg += weight * eg

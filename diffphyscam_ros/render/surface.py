@@ -98,7 +98,7 @@ def triangle_setup(clip, v0, v1, v2, half_width, half_height, setup):
 @inline
 def fill_attributes(table, count, setup, column, row, sign, normals, v0, v1, v2, constants,
                     material):
-    """Depth, normals and the material's constants of ``count`` columns; the table begins at the first."""
+    """Depth, normals and the material's constants; the table begins at the first of them."""
     g0 = setup[0, 0] * column + setup[0, 1] * row + setup[0, 2]
     g1 = setup[1, 0] * column + setup[1, 1] * row + setup[1, 2]
     g2 = setup[2, 0] * column + setup[2, 1] * row + setup[2, 2]

@@ -43,7 +43,8 @@ class TensorRenderer:
         host = view.T_camera_world.detach().double().cpu().expand(*batch, 4, 4).reshape(-1, 4, 4)
         lighting = self._light(scene, K)
         # Shadow maps lie around one eye; without them all views go through at once.
-        step = 1 if scene.sun is not None else len(K)
+        one_by_one = scene.sun is not None or self.layout.one_sided is not None
+        step = 1 if one_by_one else max(len(K), 1)
         frames = []
         for first in range(0, len(K), step):
             part = replace(view, camera_matrix=K[first:first + step],
@@ -54,9 +55,24 @@ class TensorRenderer:
 
     def _render(self, view: View, scene: Scene, outputs: set[str],
                 lighting: environments.Lighting, pose: Tensor) -> dict[str, Tensor]:
+        front, surface = self._draw(view, scene, outputs, lighting, pose, None)
+        cut_out = self.layout.cut_out
+        if cut_out is None:
+            return front
+        behind, _ = self._draw(view, scene, outputs, lighting, pose, ~cut_out)
+        there = surface.rast[..., 3].new_ones(surface.rast[..., 3].shape).reshape(-1)
+        there = there.index_copy(0, surface.pixels, differentiable.solid(
+            scene, self.layout, surface, self.backend).to(there))
+        there = there.reshape(surface.rast.shape[:3]) > 0
+        return {name: torch.where(there.reshape(*there.shape, *[1] * (front[name].dim() - 3)),
+                                  front[name], behind[name]) for name in front}
+
+    def _draw(self, view: View, scene: Scene, outputs: set[str], lighting: environments.Lighting,
+              pose: Tensor, drawn: Tensor | None
+              ) -> tuple[dict[str, Tensor], differentiable.Surface]:
         image, surface = differentiable.render(
             scene, view, self.layout, self.backend,
-            lambda world: self._sun_maps(scene, world, pose), lighting)
+            lambda world: self._sun_maps(scene, world, pose), lighting, drawn)
         hit = surface.rast[..., 3].detach() > 0
         flat = hit.reshape(-1)
 
@@ -73,7 +89,7 @@ class TensorRenderer:
         if {'instance', 'semantic', 'flow'} & outputs:
             frame['instance'] = scatter(
                 self.layout.triangle_instance[surface.triangle].int(), -1)
-        return frame
+        return frame, surface
 
     def _light(self, scene: Scene, like: Tensor) -> environments.Lighting:
         environment = scene.environment or Environment(torch.zeros(4, 8, 3))
