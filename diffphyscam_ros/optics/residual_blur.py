@@ -36,16 +36,16 @@ def residual_blur(radiance: Tensor, sigma: Tensor) -> Tensor:
     return _Blur.apply(radiance, sigma)
 
 
-def taps(sigma: float) -> np.ndarray:
-    """(reach + 1,) weights at 0, 1, 2 ... px; both sides together sum to one."""
+def taps(sigma: float, smallest: float = 1e-6) -> np.ndarray:
+    """(reach + 1,) weights at 0, 1, 2 ... px down to ``smallest``; both sides sum to one."""
     t = sigma * sigma
-    reach = math.ceil(4.5 * sigma) + 1 if sigma > 0 else 0
+    reach = math.ceil(8 * sigma) + 8 if sigma > 0 else 0
     weights = np.zeros(reach + 1)
     for n in range(reach + 1):
         weights[n] = sum(math.exp((2 * k + n) * math.log(t / 2) - math.lgamma(k + 1)
                                   - math.lgamma(k + n + 1) - t)
                          for k in range(80)) if t > 0 else 1.0
-    while len(weights) > 1 and weights[-1] < 1e-6:
+    while len(weights) > 1 and weights[-1] < smallest:
         weights = weights[:-1]
     return weights / (weights[0] + 2 * weights[1:].sum())
 
@@ -55,7 +55,7 @@ class _Blur(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, radiance, sigma):
-        weights = taps(float(sigma))
+        weights = taps(float(sigma), 1e-6 if radiance.dtype == torch.float32 else 1e-16)
         out = _blur(radiance, weights)
         ctx.weights, ctx.sigma = weights, sigma
         ctx.save_for_backward(out if ctx.needs_input_grad[1] else None)
