@@ -358,7 +358,7 @@ def test_srgb_round_trip():
 
 def test_documentation_names_every_key():
     from diffphyscam_ros.scene import config
-    from diffphyscam_ros.scene.vehicle import VehicleModel
+    from diffphyscam_ros.scene.vehicle_model import VehicleModel
     text = (Path(__file__).parents[1] / 'docs/scene.md').read_text(encoding='utf-8')
     for cls in (*vars(config).values(), VehicleModel):
         if is_dataclass(cls) and isinstance(cls, type):

@@ -1,30 +1,30 @@
 """A scene file's objects as PyBullet bodies and as meshes with materials, from the same source."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pybullet_data
-import torch
 
 from diffphyscam_ros.errors import InputError
-from diffphyscam_ros.geometry import quaternion_from_rotation
 from diffphyscam_ros.scene import ground, props, textures
 from diffphyscam_ros.scene.assets import load_asset, MESH_SUFFIXES, Part
+from diffphyscam_ros.scene.board_parts import board_parts, board_rotation, THICKNESS
 from diffphyscam_ros.scene.boards import make_pattern, Pattern
 from diffphyscam_ros.scene.client import Client
 from diffphyscam_ros.scene.config import Board, Box, Model, SceneConfig, Wall
+from diffphyscam_ros.scene.houses import facade_uvs, gable_roof
 from diffphyscam_ros.scene.materials import linear_to_srgb, plain, textured
 from diffphyscam_ros.scene.mesh import Mesh
-from diffphyscam_ros.scene.shapes import box, cylinder, make_mesh, merge, moved, plane, sphere
+from diffphyscam_ros.scene.poses import quaternion
+from diffphyscam_ros.scene.shapes import box, cylinder, moved, sphere
 from diffphyscam_ros.scene.visual import body_visuals, Visual
 
 SEMANTIC_NAMES = ('background', 'ground', 'marking', 'vehicle', 'cone', 'board', 'wall', 'object',
                   'building', 'vegetation', 'model')
 IDENTITY = (0.0, 0.0, 0.0, 1.0)
-_BOARD_THICKNESS = 0.012
 _MAX_VERTICES = 100_000          # what PyBullet takes for one in-memory visual
 
 
@@ -156,30 +156,21 @@ class Builder:
         else:
             material = self._material(item.texture, item.color)
         if item.texture == 'facade':
-            mesh = _facade_uvs(mesh, item.size)
+            mesh = facade_uvs(mesh, item.size)
         shape = self._shape('GEOM_BOX', halfExtents=[s / 2 for s in item.size])
         turn = self._client.getQuaternionFromEuler(np.radians(item.rpy))
         semantic = 'building' if item.texture in ('facade', 'container') else 'object'
         parts = [Part(mesh, material)]
         if item.texture == 'facade':
-            parts += [Part(m, self._material('roof')) for m in _roof(item.size)]
+            parts.append(Part(gable_roof(item.size), self._material('roof')))
         self._add(item.name, semantic, parts, _above(item.xyz, item.size[2] / 2), turn, shape,
                   mass=item.mass)
 
     def _add_board(self, board: Board) -> None:
         pattern = self.built.patterns[board.name] = make_pattern(board)
+        parts, rotation = board_parts(board, pattern), board_rotation(board)
         width, height = pattern.size
-        into = np.array([[1., 0, 0], [0, -1, 0], [0, 0, -1]])     # a face that looks along -z
-        face = moved(plane((width, height)), (0, 0, 0), rotation=into)
-        back = moved(_without_front(box((width, height, _BOARD_THICKNESS))),
-                     (0, 0, _BOARD_THICKNESS / 2))
-        parts = [Part(face, textured(pattern.texture(), roughness=0.7, name=board.name)),
-                 Part(back, plain((0.62, 0.62, 0.60), roughness=0.5))]
-        rotation = board_rotation(board)
-        if board.stand:
-            legs = _legs(board, width, height, rotation)
-            parts += [Part(legs, plain((0.20, 0.20, 0.22), roughness=0.4, metallic=0.6))]
-        shape = self._shape('GEOM_BOX', halfExtents=(width / 2, height / 2, _BOARD_THICKNESS / 2))
+        shape = self._shape('GEOM_BOX', halfExtents=(width / 2, height / 2, THICKNESS / 2))
         self._add(board.name, 'board', parts, board.xyz, quaternion(rotation),
                   shape)
 
@@ -291,69 +282,5 @@ def find_model(name: str, folder: Path) -> Path:
                      'pass the path of a URDF, SDF or mesh file.')
 
 
-def board_rotation(board: Board) -> np.ndarray:
-    """R_world_board: at rpy = 0 the face looks along -x."""
-    upright = np.array([[0., 0, 1], [-1, 0, 0], [0, -1, 0]])
-    return rotation_rpy(board.rpy) @ upright
-
-
-def rotation_rpy(rpy_degrees: Iterable[float]) -> np.ndarray:
-    """Rotation matrix of roll, pitch, yaw [deg] about the fixed x, y, z axes (URDF)."""
-    (cr, sr), (cp, sp), (cy, sy) = ((np.cos(a), np.sin(a)) for a in np.radians(rpy_degrees))
-    return np.array([[cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
-                     [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
-                     [-sp, cp * sr, cp * cr]])
-
-
-def quaternion(rotation: np.ndarray) -> tuple[float, ...]:
-    """Quaternion (x, y, z, w) of a rotation matrix (3, 3)."""
-    return tuple(quaternion_from_rotation(torch.from_numpy(np.array(rotation, float))).tolist())
-
-
 def _above(xyz, lift: float) -> tuple[float, float, float]:
     return xyz[0], xyz[1], xyz[2] + lift
-
-
-def _without_front(mesh: Mesh) -> Mesh:
-    """Drop the face towards -z, where the print is: two faces in one plane would fight."""
-    keep = mesh.normals[mesh.triangles[:, 0].long(), 2] > -0.5
-    return Mesh(mesh.positions, mesh.triangles[keep], mesh.normals, mesh.uvs)
-
-
-def _legs(board: Board, width: float, height: float, rotation: np.ndarray) -> Mesh:
-    """Two posts from the board's sides down to the ground, with feet; in the board frame."""
-    legs = []
-    for side in (-0.38, 0.38):
-        top = np.array([side * width, -0.3 * height, 0.03])
-        x, y, z = rotation @ top + board.xyz
-        post = moved(cylinder(0.012, z, segments=12), (x, y, z / 2))
-        foot = moved(box((0.30, 0.04, 0.02)), (x, y, 0.01), rotation=rotation_rpy(
-            (0, 0, board.rpy[2])))
-        legs += [post, foot]
-    return moved(merge(legs), -rotation.T @ np.array(board.xyz), rotation=rotation.T)
-
-
-def _facade_uvs(mesh: Mesh, size) -> Mesh:
-    """Repeat the house front per 10 m of wall and 12 m of height, nothing on the roof."""
-    uvs = mesh.uvs.numpy().copy().reshape(6, 4, 2)
-    for face, span in enumerate((size[1], size[1], size[0], size[0])):
-        uvs[face] *= [max(round(span / 10), 1), max(round(size[2] / 12), 1) if size[2] > 9 else
-                      0.25 * max(round(size[2] / 3), 1)]
-    uvs[4:] = 0.01
-    return make_mesh(mesh.positions.numpy(), mesh.triangles.numpy(), mesh.normals.numpy(),
-                     uvs.reshape(-1, 2))
-
-
-def _roof(size) -> list[Mesh]:
-    """A gable roof along the longer side."""
-    long, short = (0, 1) if size[0] >= size[1] else (1, 0)
-    a, b, rise, z = size[long] / 2 + 0.3, size[short] / 2 + 0.4, 0.28 * size[short], size[2] / 2
-    points = [(-a, -b, z), (a, -b, z), (a, 0, z + rise), (-a, 0, z + rise), (-a, b, z), (a, b, z)]
-    if long == 1:
-        points = [(-y, x, h) for x, y, h in points]
-    corners = [(0, 1, 2), (0, 2, 3), (3, 2, 5), (3, 5, 4), (0, 3, 4), (1, 5, 2), (0, 4, 5),
-               (0, 5, 1)]
-    flat = np.array(points)[np.array(corners)]
-    normals = np.cross(flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0])
-    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
-    return [make_mesh(flat.reshape(-1, 3), np.arange(24).reshape(-1, 3), np.repeat(normals, 3, 0))]

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.scene.config import CameraMount, load_scene
-from diffphyscam_ros.scene.vehicle import load_model, robot_description
+from diffphyscam_ros.scene.vehicle_model import load_model, robot_description
 
 #: Turns camera_link (x forward) into camera_optical_frame (z forward).
 OPTICAL_RPY = (-np.pi / 2, 0.0, -np.pi / 2)
@@ -22,7 +22,7 @@ OPTICAL_RPY = (-np.pi / 2, 0.0, -np.pi / 2)
 def scene_description(scene: str | Path) -> str:
     """Return the URDF of the vehicle in a scene file, with ``<camera>_optical_frame``."""
     config = load_scene(scene)
-    _, urdf = load_model(config.vehicle.model)
+    _, urdf = load_model(config.vehicle.model, config.folder)
     robot = ElementTree.fromstring(robot_description(urdf))
     for mesh in robot.iter('mesh'):
         if mesh.get('filename', '').startswith('/'):

@@ -11,62 +11,17 @@ wheels say), an Ackermann car steers each front wheel towards the common centre 
 from dataclasses import dataclass
 from math import atan, copysign, hypot, isfinite, sqrt
 from pathlib import Path
-from typing import Literal
+import tempfile
 
 import numpy as np
-import pybullet_data
 
 from diffphyscam_ros.errors import InputError
-from diffphyscam_ros.io.config import check_fields, field, load_yaml
-from diffphyscam_ros.io.files import existing_file
-from diffphyscam_ros.io.share import find_file, share_path
-from diffphyscam_ros.scene.config import Limits, VehicleConfig
-from diffphyscam_ros.scene.tyre import free_wheel_speed, motor_torque, SLIP_SPEED, tyre_force
+from diffphyscam_ros.scene.config import VehicleConfig
+from diffphyscam_ros.scene.tyre import free_wheel_speed, motor_torque, tyre_force
+from diffphyscam_ros.scene.vehicle_model import load_model, robot_description
 
 _VELOCITY, _TORQUE, _POSITION = 0, 1, 2      # pybullet's control modes
 _WORLD_FRAME = 2
-
-
-@dataclass(frozen=True)
-class VehicleModel:
-    """A vehicle file: its URDF, its geometry, its motors and tyres."""
-
-    urdf: str = field(doc='beside the vehicle file, or in the urdf folder of the package')
-    drive: Literal['ackermann', 'differential'] = field()
-    wheel_radius: float = field(above=0.0, unit='m')
-    track: float = field(above=0.0, unit='m', doc='between left and right contact points')
-    wheelbase: float = field(above=0.0, unit='m')
-    left_wheels: tuple[str, ...] = field(doc='link names; collide as spheres of wheel_radius')
-    right_wheels: tuple[str, ...] = field()
-    steering: tuple[str, ...] = field((), doc='Ackermann: left and right steering joint')
-    mu_x: float = field(1.0, low=0.0, doc='longitudinal friction coefficient')
-    mu_y: float = field(1.0, low=0.0, doc='lateral friction coefficient')
-    slip_speed: float = field(SLIP_SPEED, above=0.0, unit='m/s', doc='eps of the tyre law')
-    torque_gain: float = field(1.0, above=0.0, unit='N m', doc='per wheel at full throttle')
-    viscosity: float = field(0.01, low=0.0, unit='N m s', doc='drag of motor and gear')
-    speed_gain: float = field(0.1, low=0.0, unit='N m s', doc='P of the wheel speed control')
-    speed_integral: float = field(0.1, low=0.0, unit='N m', doc='I of the wheel speed control')
-    limits: Limits = field(factory=Limits)
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.drive == 'ackermann' and len(self.steering) != 2:
-            raise InputError('steering: an ackermann vehicle has two steering joints; '
-                             'pass [left joint, right joint].')
-
-
-def load_model(name: str) -> tuple[VehicleModel, Path]:
-    """Read a vehicle file (a path, ``racecar`` or ``husky``); also return its URDF's path."""
-    path = find_file(name, folder='config/vehicles')
-    model = load_yaml(VehicleModel, path, what='vehicle file')
-    urdf = path.resolve().parent / model.urdf
-    return model, urdf if urdf.is_file() else share_path(f'urdf/{model.urdf}')
-
-
-def robot_description(urdf: str | Path) -> str:
-    """URDF text with ``package://pybullet_data`` replaced by the folder that holds the meshes."""
-    text = existing_file(urdf, 'URDF').read_text(encoding='utf-8')
-    return text.replace('package://pybullet_data', pybullet_data.getDataPath())
 
 
 @dataclass
@@ -85,19 +40,11 @@ class Vehicle:
     """The vehicle in one PyBullet world; ``World`` owns it."""
 
     def __init__(self, client, config: VehicleConfig, folder: Path) -> None:
-        self.model, urdf = load_model(config.model)
+        self.model, urdf = load_model(config.model, folder)
         self.limits = config.limits or self.model.limits
         self._client = client
         half = 0.5 * np.radians(config.yaw)
-        resolved = folder / 'vehicle.urdf'
-        resolved.write_text(robot_description(urdf), encoding='utf-8')
-        try:
-            self.body = client.loadURDF(
-                str(resolved), [0, 0, 0], [0, 0, 0, 1],
-                flags=client.URDF_USE_INERTIA_FROM_FILE | client.URDF_MAINTAIN_LINK_ORDER)
-        except client.error as error:
-            raise InputError(f'URDF {urdf} cannot be loaded by PyBullet; '
-                             'pass a valid URDF whose meshes exist.') from error
+        self.body = _load_urdf(client, urdf)
         infos = [client.getJointInfo(self.body, i) for i in range(client.getNumJoints(self.body))]
         self.links = {client.getBodyInfo(self.body)[0].decode(): -1}
         self.links.update({i[12].decode(): i[0] for i in infos})
@@ -315,6 +262,20 @@ class Vehicle:
             length = hypot(along, across)
             return along / length, across / length
         return angle
+
+
+def _load_urdf(client, urdf: Path) -> int:
+    text = robot_description(urdf)
+    with tempfile.TemporaryDirectory(prefix='diffphyscam_') as folder:
+        resolved = Path(folder) / urdf.name
+        resolved.write_text(text, encoding='utf-8')
+        try:
+            return client.loadURDF(
+                str(resolved), [0, 0, 0], [0, 0, 0, 1],
+                flags=client.URDF_USE_INERTIA_FROM_FILE | client.URDF_MAINTAIN_LINK_ORDER)
+        except client.error as error:
+            raise InputError(f'URDF {urdf} cannot be loaded by PyBullet; '
+                             'pass a valid URDF whose meshes exist.') from error
 
 
 def _local_inertial(client, body: int) -> tuple[tuple, tuple]:

@@ -1,23 +1,19 @@
 """The simulated world: a PyBullet DIRECT world made from a scene file, and its scene to render."""
 
 from pathlib import Path
-import tempfile
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.geometry import T_LINK_OPTICAL
-from diffphyscam_ros.io.files import existing_file
-from diffphyscam_ros.render.environment import split_sun
-from diffphyscam_ros.render.sky import daylight
 from diffphyscam_ros.scene.boards import Pattern
-from diffphyscam_ros.scene.build import Builder, quaternion, rotation_rpy, SEMANTIC_NAMES
+from diffphyscam_ros.scene.build import Builder, SEMANTIC_NAMES
 from diffphyscam_ros.scene.client import Client
-from diffphyscam_ros.scene.config import load_scene, SceneConfig, SkyConfig
-from diffphyscam_ros.scene.light import DirectionalLight, Environment
+from diffphyscam_ros.scene.config import load_scene, SceneConfig
+from diffphyscam_ros.scene.environment import sky
+from diffphyscam_ros.scene.poses import matrices, matrix, quaternion, rotation_rpy
 from diffphyscam_ros.scene.scene import Instance, Scene
 from diffphyscam_ros.scene.vehicle import Vehicle
 from diffphyscam_ros.scene.visual import base_from_com, Visual
@@ -41,15 +37,18 @@ class World:
         client.setGravity(0, 0, -GRAVITY)
         client.setTimeStep(self.time_step)
         client.setPhysicsEngineParameter(deterministicOverlappingPairs=1)
-        with tempfile.TemporaryDirectory(prefix='diffphyscam_') as folder:
-            try:
-                self.vehicle = Vehicle(client, config.vehicle, Path(folder))
-                builder = Builder(client, config)
-                self._built = builder.add_all()
-                builder.add_visuals('vehicle', 'vehicle', self.vehicle.body)
-            except BaseException:
-                client.close()
-                raise
+        try:
+            self._build()
+        except BaseException:
+            client.close()
+            raise
+
+    def _build(self) -> None:
+        config, client = self.config, self.client
+        self.vehicle = Vehicle(client, config.vehicle, config.folder)
+        builder = Builder(client, config)
+        self._built = builder.add_all()
+        builder.add_visuals('vehicle', 'vehicle', self.vehicle.body)
         self._mounts = {m.name: self._mount(m) for m in config.cameras}
         self._prepare_transforms()
         for _ in range(_SETTLE_STEPS):
@@ -105,7 +104,7 @@ class World:
 
     def T_world_base(self) -> Tensor:
         """Pose of base_link (4, 4) float64."""
-        return torch.from_numpy(_matrix(*self.vehicle.pose()))
+        return torch.from_numpy(matrix(*self.vehicle.pose()))
 
     def T_world_link(self, link: str) -> Tensor:
         """Pose (4, 4) float64 of a link of the vehicle by its name; ``world`` is the identity."""
@@ -115,7 +114,7 @@ class World:
         if index < 0:
             return self.T_world_base()
         state = self.client.getLinkState(self.vehicle.body, index, computeForwardKinematics=1)
-        return torch.from_numpy(_matrix(state[4], state[5]))
+        return torch.from_numpy(matrix(state[4], state[5]))
 
     def T_world_optical(self, camera: str) -> Tensor:
         """Pose (4, 4) float64 of a camera's optical frame (z forward, x right, y down)."""
@@ -238,17 +237,17 @@ class World:
             index.append(where)
         if poses:
             flat = np.array([p + q for p, q in poses])
-            self._T_world_instance[index] = _matrices(flat[:, :3], flat[:, 3:])
+            self._T_world_instance[index] = matrices(flat[:, :3], flat[:, 3:])
 
     def _link_matrix(self, visual: Visual) -> np.ndarray:
         if visual.link < 0:
             return self._body_matrix(visual.body)
         state = self.client.getLinkState(visual.body, visual.link, computeForwardKinematics=1)
-        return _matrix(state[4], state[5])
+        return matrix(state[4], state[5])
 
     def _body_matrix(self, body: int) -> np.ndarray:
         pose = self.client.getBasePositionAndOrientation(body)
-        return _matrix(*self.client.multiplyTransforms(*pose, *base_from_com(self.client, body)))
+        return matrix(*self.client.multiplyTransforms(*pose, *base_from_com(self.client, body)))
 
     def _make_scene(self) -> Scene:
         meshes, materials = _Numbered(), _Numbered()
@@ -306,49 +305,3 @@ class _Numbered:
             self._numbers[id(item)] = len(self.items)
             self.items.append(item)
         return self._numbers[id(item)]
-
-
-def sky(config: SkyConfig, folder: Path) -> tuple[Environment, DirectionalLight | None]:
-    """Environment and sun of a scene file's ``sky`` section."""
-    if config.environment is not None:
-        environment = load_environment(folder / config.environment)
-        environment, sun = split_sun(environment)
-    else:
-        environment, sun = daylight(elevation=np.radians(config.sun_elevation),
-                                    azimuth=np.radians(config.sun_azimuth),
-                                    turbidity=config.turbidity)
-    environment = Environment(environment.radiance * config.intensity)
-    if sun is None or not config.sun:
-        return environment, None
-    return environment, DirectionalLight(sun.direction, sun.irradiance * config.intensity,
-                                         sun.angular_radius)
-
-
-def load_environment(path: str | Path) -> Environment:
-    """Read an equirectangular HDR image (.hdr, .exr where OpenCV can) as an environment."""
-    path = existing_file(path, 'environment map')
-    image = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
-    if image is None or image.dtype != np.float32:
-        raise InputError(f'environment map {path} cannot be read as a floating-point image; '
-                         'pass a Radiance .hdr file.')
-    if not np.isfinite(image).all():
-        raise InputError(f'environment map {path} holds values that are not finite; '
-                         'pass a clean .hdr file.')
-    return Environment(torch.from_numpy(np.ascontiguousarray(image[..., ::-1])))
-
-
-def _matrix(position, quaternion) -> np.ndarray:
-    return _matrices(np.array([position]), np.array([quaternion]))[0]
-
-
-def _matrices(positions: np.ndarray, quaternions: np.ndarray) -> np.ndarray:
-    """(N, 4, 4) float64 from (N, 3) and unit (N, 4)."""
-    x, y, z, w = quaternions.T
-    matrices = np.zeros((len(positions), 4, 4))
-    matrices[:, 0, 0], matrices[:, 1, 1] = 1 - 2 * (y * y + z * z), 1 - 2 * (x * x + z * z)
-    matrices[:, 2, 2] = 1 - 2 * (x * x + y * y)
-    matrices[:, 0, 1], matrices[:, 1, 0] = 2 * (x * y - z * w), 2 * (x * y + z * w)
-    matrices[:, 0, 2], matrices[:, 2, 0] = 2 * (x * z + y * w), 2 * (x * z - y * w)
-    matrices[:, 1, 2], matrices[:, 2, 1] = 2 * (y * z - x * w), 2 * (y * z + x * w)
-    matrices[:, :3, 3], matrices[:, 3, 3] = positions, 1
-    return matrices
