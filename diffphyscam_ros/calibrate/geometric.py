@@ -274,10 +274,12 @@ def covers_image(geometry: Geometry) -> bool:
 
 
 def calibrate(views: Sequence[View], size: tuple[int, int], *, model: str | None = None,
-              fix_aspect: bool = False) \
+              fix_aspect: bool = False, flat: bool = False) \
         -> tuple[Geometry, list[View], list[tuple[View, float]], dict[str, float]]:
     """
     Choose the model, reject outlier views, fit.
+
+    :param flat: trust the board to be flat and exact.
 
     :return: geometry, the views kept, rejected views with their error [px], and the held-out
         error of every candidate model [px].
@@ -286,7 +288,7 @@ def calibrate(views: Sequence[View], size: tuple[int, int], *, model: str | None
     kept, rejected = list(views), []
     while True:
         candidate, errors = choose_model(kept, size, model)
-        bent = len(kept) >= 8 and _is_bent(kept, size, candidate)
+        bent = not flat and len(kept) >= 8 and _is_bent(kept, size, candidate)
         if bent:
             candidate, errors = choose_model(kept, size, model, bent=True)
         geometry = fit(kept, size, candidate, fix_aspect=fix_aspect, bent=bent)

@@ -15,7 +15,7 @@ import torch
 
 from diffphyscam_ros.calibrate import arrow, geometric, photometric, shape
 from diffphyscam_ros.calibrate.board import intersect
-from diffphyscam_ros.calibrate.photometric import BLUR, Frame, LOCAL, Model, OPTICS, PRIORS
+from diffphyscam_ros.calibrate.photometric import BLUR, Frame, LOCAL, Model, OPTICS
 from diffphyscam_ros.optics.distortion import COEFFICIENTS
 
 #: residuals beyond this many robust standard deviations count linearly (Huber)
@@ -120,13 +120,32 @@ def rendered(model: Model, frame: Frame, shared: np.ndarray, local: np.ndarray) 
                                   torch.from_numpy(local)).numpy()
 
 
+def whiteness(fit_: Fit, frame: Frame, local: np.ndarray) -> np.ndarray:
+    """Share of white (h, w) after blur, without light or response."""
+    plain = fit_.shared.copy()
+    for name in (*OPTICS, 'black_reflectance'):
+        plain[fit_.model.names.index(name)] = 0.0
+    with torch.no_grad():
+        return photometric.irradiance(fit_.model, frame, torch.from_numpy(plain),
+                                      torch.from_numpy(np.r_[local[:6], np.zeros(6)])
+                                      ).numpy() / fit_.model.white
+
+
+def exposure_offset(fit_: Fit, frames: Sequence[Frame]) -> float:
+    """Median of log gain over known log exposure: what ties frames to each other."""
+    known = [(local[6] - np.log(f.exposure)) for f, local in zip(frames, fit_.locals, strict=True)
+             if np.isfinite(f.exposure)]
+    return float(np.median(known)) if known else float('nan')
+
+
 def psnr(image: np.ndarray, measured: np.ndarray, mask: np.ndarray) -> float:
     """[dB] over the pixels of ``mask``, for values in [0, 1]."""
     error = float(((image - measured)[mask > 0] ** 2).mean())
     return float(-10 * np.log10(max(error, 1e-12)))
 
 
-def _residual(model, frame, shared, local):
+def residual(model: Model, frame: Frame, shared: np.ndarray, local: np.ndarray) -> np.ndarray:
+    """Measured minus expected DN (h, w); 0 where nothing is known."""
     r = frame.dn.numpy() - rendered(model, frame, shared, local)
     r[(frame.mask.numpy() == 0) | ~np.isfinite(r)] = 0
     return r
@@ -141,12 +160,12 @@ def _total(model, frames, shared, locals_, scale, correlation) -> float:
     """Robust cost in units of independent standardised residuals, priors included."""
     total = 0.0
     for frame, local in zip(frames, locals_, strict=True):
-        r = np.abs(_residual(model, frame, shared, local)) / scale
+        r = np.abs(residual(model, frame, shared, local)) / scale
         total += float(np.where(r < HUBER, r * r, HUBER * (2 * r - HUBER)).sum()) / correlation
-        total += sum(((local[i] - PRIORS[n][0]) / PRIORS[n][1]) ** 2
-                     for i, n in enumerate(LOCAL) if n in PRIORS)
-    total += sum(((shared[model.names.index(n)] - PRIORS[n][0]) / PRIORS[n][1]) ** 2
-                 for n in model.free if n in PRIORS)
+        total += sum(((local[i] - mean) / sigma) ** 2 for i, n in enumerate(LOCAL)
+                     for mean, sigma in [photometric.prior(model, n, frame)])
+    total += sum(((shared[model.names.index(n)] - mean) / sigma) ** 2 for n in model.free
+                 for mean, sigma in [photometric.prior(model, n)])
     return total if np.isfinite(total) else np.inf
 
 
@@ -154,7 +173,7 @@ def _noise(model, frames, shared, locals_) -> tuple[float, float]:
     """Robust scale of the residuals and the area over which they are correlated [px]."""
     samples, areas = [], []
     for frame, local in zip(frames, locals_, strict=True):
-        r = _residual(model, frame, shared, local)
+        r = residual(model, frame, shared, local)
         inside = frame.mask.numpy() > 0
         samples.append(r[inside][::7])
         sigma = max(1.4826 * float(np.median(np.abs(r[inside]))), FLOOR)
@@ -179,10 +198,9 @@ def _normal_equations(model, frames, shared, locals_, free, own, scale, weight):
     hessian = np.zeros((len(free),) * 2)
     gradient = np.zeros(len(free))
     for row, i in enumerate(free):
-        if model.names[i] in PRIORS:
-            mean, sigma = PRIORS[model.names[i]]
-            hessian[row, row] += 1 / sigma ** 2
-            gradient[row] += (mean - shared[i]) / sigma ** 2
+        mean, sigma = photometric.prior(model, model.names[i])
+        hessian[row, row] += 1 / sigma ** 2
+        gradient[row] += (mean - shared[i]) / sigma ** 2
     blocks = []
     for frame, local in zip(frames, locals_, strict=True):
         S, L, w, down_shared, down_local = _sensitivities(model, frame, shared, local, free, own,
@@ -193,10 +211,9 @@ def _normal_equations(model, frames, shared, locals_, free, own, scale, weight):
         block = L.T @ (W * L)
         down = weight * down_local
         for row, i in enumerate(own):
-            if LOCAL[i] in PRIORS:
-                mean, sigma = PRIORS[LOCAL[i]]
-                block[row, row] += 1 / sigma ** 2
-                down[row] += (mean - local[i]) / sigma ** 2
+            mean, sigma = photometric.prior(model, LOCAL[i], frame)
+            block[row, row] += 1 / sigma ** 2
+            down[row] += (mean - local[i]) / sigma ** 2
         blocks.append(arrow.Block(block, L.T @ (W * S), down))
     return hessian, gradient, blocks
 

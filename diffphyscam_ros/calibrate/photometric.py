@@ -85,8 +85,12 @@ class Model:
     """Shared parameters that are fitted."""
     white: float = 0.9
     """Reflectance of the white paint."""
+    black: float = 0.05
+    """Reflectance of the black paint, as far as it is known."""
     pixel_pitch: float = 3e-6
     """[m]"""
+    log_exposure: float = float('nan')
+    """log gain of a frame of exposure 1, where exposures are known."""
     psf: str = 'disc'
     held: bool = False
     """Whether the shared vector is known and only frames are fitted."""
@@ -215,10 +219,20 @@ def render(model: Model, frame: Frame, shared: Tensor, local: Tensor) -> Tensor:
     return respond(model, irradiance(model, frame, shared, local), shared)
 
 
+def prior(model: Model, name: str, frame: Frame | None = None) -> tuple[float, float]:
+    """Mean and standard deviation of what is believed of a parameter beforehand."""
+    if name == 'black_reflectance':
+        return model.black, PRIORS[name][1]
+    if name == 'log_gain' and frame is not None and np.isfinite(frame.exposure) \
+            and np.isfinite(model.log_exposure):
+        return model.log_exposure + float(np.log(frame.exposure)), 0.03
+    return PRIORS.get(name, (0.0, 1e6))
+
+
 def start_vector(model: Model, intrinsics: np.ndarray) -> np.ndarray:
     """Shared vector to start from: the corners' geometry, a sharp linear camera."""
     values = {'residual_blur': 0.6, 'defocus': 0.0, 'inverse_focus': 1.0,
-              'black_reflectance': PRIORS['black_reflectance'][0], 'log_exponent': 0.0}
+              'black_reflectance': model.black, 'log_exponent': 0.0}
     names = model.names[len(intrinsics):]
     return np.r_[intrinsics, [values.get(n, 0.0) for n in names]].astype(float)
 
