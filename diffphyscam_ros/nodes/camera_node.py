@@ -15,7 +15,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist, TwistStamped
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import QoSPresetProfiles
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool, Trigger
@@ -130,8 +129,7 @@ class CameraNode(ParameterNode):
         stamped = self.options.enable_stamped_cmd_vel
         self.create_subscription(TwistStamped if stamped else Twist, 'cmd_vel',
                                  self._on_stamped_command if stamped else self._on_command,
-                                 QoSPresetProfiles.SYSTEM_DEFAULT.value,
-                                 qos_overriding_options=overrides)
+                                 10, qos_overriding_options=overrides)
         self.create_service(Trigger, 'reset', self._on_reset)
         self.create_service(SetBool, 'pause', self._on_pause)
         self.create_timer(1.0, self._publish_diagnostics, clock=rclpy.clock.Clock(

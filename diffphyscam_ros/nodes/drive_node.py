@@ -3,7 +3,6 @@
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
-from rclpy.qos import QoSPresetProfiles
 import torch
 
 from diffphyscam_ros.drive import PathFollower
@@ -23,9 +22,8 @@ class DriveNode(Node):
         """
         super().__init__('drive', **arguments)
         self._follower, self._stamped = follower, stamped
-        qos = QoSPresetProfiles.SYSTEM_DEFAULT.value
-        self._commands = self.create_publisher(TwistStamped if stamped else Twist, 'cmd_vel', qos)
-        self.create_subscription(Odometry, 'odom', self._on_odometry, qos)
+        self._commands = self.create_publisher(TwistStamped if stamped else Twist, 'cmd_vel', 10)
+        self.create_subscription(Odometry, 'odom', self._on_odometry, 10)
 
     def _on_odometry(self, message: Odometry) -> None:
         place, turn = message.pose.pose.position, message.pose.pose.orientation

@@ -7,7 +7,7 @@ from nav_msgs.msg import Odometry
 import numpy as np
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSPresetProfiles, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, PointCloud2
@@ -27,9 +27,14 @@ except ImportError:   # the wheels on PyPI lack it; `colcon build` of tf2_msgs a
 
 def publisher(node: Node, kind: type, topic: str,
               qos: QoSProfile | None = None) -> Publisher:
-    """Create a publisher with the system's default QoS, all of it open to overrides."""
+    """
+    Create a reliable publisher, all of its QoS open to overrides.
+
+    Ten messages are kept: with one, as Fast DDS' own default has it, a camera_info is lost
+    whenever the next one comes before a busy subscriber has taken it.
+    """
     return node.create_publisher(
-        kind, topic, qos or QoSPresetProfiles.SYSTEM_DEFAULT.value,
+        kind, topic, qos or QoSProfile(depth=10),
         qos_overriding_options=QoSOverridingOptions.with_default_policies())
 
 
