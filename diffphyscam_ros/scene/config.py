@@ -74,6 +74,8 @@ class GroundConfig:
     center: tuple[float, float] = field((9.0, 0.0), unit='m')
     meadow: float = field(140.0, low=0.0, high=5000.0, unit='m',
                           doc='radius of the grass around it')
+    frames: tuple[tuple[float, float, float, float], ...] = field(
+        (), unit='m', doc='rounded rectangles of white line: x0, y0, x1, y1')
     friction: float = field(0.9, low=0.0, high=5.0, doc='for objects; tyres have their own')
 
 

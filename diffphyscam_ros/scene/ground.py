@@ -69,6 +69,9 @@ def line_parts(config: GroundConfig, rng: np.random.Generator) -> list[Part]:
     strips = []
     for inset, dashed in ((1.0, False), (4.0, True)):
         strips += _rounded_lines((cx, cy), (sx - 2 * inset, sy - 2 * inset), 5.0 - inset, dashed)
+    for x0, y0, x1, y1 in config.frames:
+        strips += _rounded_lines(((x0 + x1) / 2, (y0 + y1) / 2), (abs(x1 - x0), abs(y1 - y0)),
+                                 0.8, False)
     left = cy + sy / 2 - 1.0
     strips += [_strip([(x, left), (x, left - 2.2)]) for x in np.arange(
         cx - 0.28 * sx, cx + 0.28 * sx, 1.6)]
