@@ -32,6 +32,7 @@ TINY = 1e-12
 _MIX1, _MIX2 = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
 #: Fixed patterns are kept as bytes of this many steps per standard deviation.
 PATTERN_STEPS = 31
+_ALL64 = 2 ** 64 - 1
 #: Samples that kernels take at a time: 64 pixels of three colours.
 BLOCK = 192
 
@@ -75,8 +76,16 @@ def pattern_bytes(serial_number: int, size: tuple[int, int, int]) -> Tensor:
 
 
 def seeds(seed: int) -> tuple[np.uint32, np.uint32]:
-    """Halves of a 64-bit seed."""
-    return np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32 & 0xFFFFFFFF)
+    """
+    Two 32-bit seeds of one number, scrambled first.
+
+    Neighbouring numbers would otherwise only swap pixels. splitmix64, Steele, Lea and Flood 2014.
+    """
+    z = (seed + 0x9E3779B97F4A7C15) & _ALL64
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _ALL64
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _ALL64
+    z ^= z >> 31
+    return np.uint32(z & 0xFFFFFFFF), np.uint32(z >> 32)
 
 
 def standardised_noise(mean: Tensor, shot: Tensor, read: Tensor, seed: int) -> Tensor:
