@@ -4,7 +4,8 @@ A whole frame against PyBullet's TinyRenderer with shadows: same scene, same vie
 A frame is everything between two images: the physics steps of 1/30 s, shadows, rendering, all
 camera stages, the message filled and published to a subscriber in another process. TinyRenderer
 draws its picture with shadows and nothing else. Both take turns, so that whatever else the
-machine does slows both; the ratio is that of the medians.
+machine does slows both; the ratio is that of the medians. The last column is processor time, all
+threads together: it does not depend on what else the machine does.
 """
 
 import argparse
@@ -28,13 +29,17 @@ from diffphyscam_ros.scene.tiny import add_textures, tiny_render
 from diffphyscam_ros.scene.world import World
 from diffphyscam_ros.simulator import camera_named, Capture, Simulator
 
+CPU = ' CPU'
+TINY = 'TinyRenderer, shadows'
 #: Functions that are timed where they are called: (module, name, row of the table).
 STAGES = (
+    ('diffphyscam_ros.simulator', 'Renderer.render', 'render'),
     ('diffphyscam_ros.render.shadow', 'SunShadows.update', 'shadow maps'),
     ('diffphyscam_ros.render.fused', 'transform_vertices', 'vertices'),
     ('diffphyscam_ros.render.fused', 'visibility', 'visibility'),
     ('diffphyscam_ros.render.fused', 'shade', 'shading'),
     ('diffphyscam_ros.render.fused', 'antialias_silhouettes', 'silhouettes'),
+    ('diffphyscam_ros.simulator', 'PhysicalCamera.sample', 'camera'),
     ('diffphyscam_ros.camera', 'resample.resample_frame', 'distortion, vignetting'),
     ('diffphyscam_ros.camera', 'defocus', 'defocus'),
     ('diffphyscam_ros.camera', 'develop.develop', 'exposure, noise, response'),
@@ -63,11 +68,11 @@ def timed_stages(times: dict[str, float]):
 
 def _timed(function: Callable, label: str, times: dict[str, float]) -> Callable:
     def wrapper(*args: object, **kwargs: object) -> object:
-        started = time.perf_counter()
+        watch = Stopwatch()
         try:
             return function(*args, **kwargs)
         finally:
-            times[label] += time.perf_counter() - started
+            watch.add(times, label)
     return wrapper
 
 
@@ -102,21 +107,32 @@ def publisher():
         process.wait(10)
 
 
+class Stopwatch:
+    """Wall and processor seconds since the start or the last lap."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def add(self, times: dict[str, float], name: str) -> None:
+        """Add what has passed to ``times``, processor time under ``name`` + ``CPU``."""
+        times[name] += time.perf_counter() - self._wall
+        times[name + CPU] += time.process_time() - self._cpu
+
+
 def one_frame(simulator: Simulator, publish: Callable[[Capture], None] | None,
               rate: float, times: dict[str, float]) -> Capture:
     """Everything between two images; adds to ``times``."""
-    started = time.perf_counter()
+    whole = Stopwatch()
+    watch = Stopwatch()
     for _ in range(round(1 / (rate * simulator.world.time_step))):
         simulator.step()
-    times['physics'] += time.perf_counter() - started
+    watch.add(times, 'physics')
     capture = simulator.capture('camera', outputs=('image',))
-    for part, seconds in capture.durations.items():
-        times[part] += seconds
     if publish:
-        at = time.perf_counter()
+        watch = Stopwatch()
         publish(capture)
-        times['message, publish'] += time.perf_counter() - at
-    times['whole frame'] += time.perf_counter() - started
+        watch.add(times, 'message, publish')
+    whole.add(times, 'whole frame')
     return capture
 
 
@@ -136,9 +152,9 @@ def measure(scene: str, model: str, repeats: int, rate: float) -> dict[str, list
             with timed_stages(times):
                 capture = one_frame(simulator, publish, rate, times)
             view = View(matrix, invert(capture.T_world_optical), (info.height, info.width))
-            started = time.perf_counter()
+            watch = Stopwatch()
             tiny_render(world, view, shadows=True)
-            times['TinyRenderer, shadows'] = time.perf_counter() - started
+            watch.add(times, TINY)
             if repeat >= 2:                # the first ones still load and settle
                 for name, seconds in times.items():
                     samples[name].append(seconds)
@@ -157,19 +173,17 @@ def main() -> None:
     samples = measure(options.scene, options.model, options.repeats, options.rate)
     print(f'A frame of {options.scene} with camera {options.model}, '
           f'{os.cpu_count()} CPU cores [ms]')
-    print(f'  {"stage":<28}{"median":>8}{"best":>8}')
-    order = ['physics', 'render', *(s[2] for s in STAGES[:5]), 'camera',
-             *(s[2] for s in STAGES[5:]), 'message, publish', 'whole frame',
-             'TinyRenderer, shadows']
-    inner = {s[2] for s in STAGES}
-    for name in (n for n in order if n in samples):
+    print(f'  {"stage":<28}{"median":>8}{"best":>8}{"CPU":>8}')
+    for name in ('physics', *(s[2] for s in STAGES), 'message, publish', 'whole frame', TINY):
+        if name not in samples:
+            continue
         values = [1e3 * v for v in samples[name]]
-        label = f'  {name}' if name in inner else name
-        print(f'  {label:<28}{statistics.median(values):>8.2f}{min(values):>8.2f}')
-    tiny, frame = (statistics.median(samples[n]) for n in ('TinyRenderer, shadows',
-                                                            'whole frame'))
-    best = min(samples['TinyRenderer, shadows']) / min(samples['whole frame'])
-    print(f'  TinyRenderer / whole frame: {tiny / frame:.1f} (medians), {best:.1f} (best)')
+        inner = name in {s[2] for s in STAGES} - {'render', 'camera'}
+        print(f'  {"  " * inner + name:<28}{statistics.median(values):>8.2f}{min(values):>8.2f}'
+              f'{1e3 * statistics.median(samples[name + CPU]):>8.2f}')
+    ratios = [statistics.median(samples[TINY + kind]) / statistics.median(samples[
+        'whole frame' + kind]) for kind in ('', CPU)]
+    print(f'  TinyRenderer / whole frame: {ratios[0]:.1f}, in processor time {ratios[1]:.1f}')
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f'  peak memory: {peak:.0f} MiB')
 
