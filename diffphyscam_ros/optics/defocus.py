@@ -25,7 +25,8 @@ def signed_diameter(depth: Tensor, *, focal_length, f_number, focus_distance, pi
     """
     infinity = gain * focal_length ** 2 / (f_number * pixel_pitch
                                            * (focus_distance - focal_length))
-    return infinity * (1 - focus_distance / depth)
+    # nearer than a micrometre the circle is far beyond any limit, and 1 / depth^2 overflows
+    return infinity * (1 - focus_distance / depth.clamp_min(1e-6))
 
 
 def defocus(radiance: Tensor, depth: Tensor, *, focal_length, f_number, focus_distance,

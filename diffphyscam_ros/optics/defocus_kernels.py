@@ -11,16 +11,13 @@ import numba
 import numpy as np
 
 from diffphyscam_ros.kernels import inline, kernel
-from diffphyscam_ros.optics.defocus_torch import CORNER
+from diffphyscam_ros.optics.defocus_torch import CORNER, FAINT
 
 TILE_ROWS, TILE_COLUMNS = 32, 64
 # single precision constants, exact: a double would drag float32 loops into double precision
-#: Shares below this are nothing.
-FAINT = np.float32(1e-12)
-_ZERO, _ONE = np.float32(0), np.float32(1)
-_BELOW, _ABOVE = np.float32(1 - CORNER), np.float32(1 + CORNER)
-_WIDTH, _STEEP, _CURVE = (np.float32(2 * CORNER), np.float32(0.5 / CORNER),
-                          np.float32(0.25 / CORNER))
+_ZERO, _ONE, _FAINT = np.float32(0), np.float32(1), np.float32(FAINT)
+_CORNER, _CLOSED = np.float32(CORNER), np.float32(1 + CORNER)
+_STEEP, _CURVE = np.float32(1 / CORNER), np.float32(0.5 / CORNER)
 
 
 @kernel
@@ -198,13 +195,21 @@ def _spread_back(layer, level, taps, margin, stride, length, spread):
 @inline
 def _full(coverage):
     """Evaluate min(coverage, 1) with a rounded corner; see defocus_torch.full."""
-    over = min(max(coverage - _BELOW, _ZERO), _WIDTH)
-    return min(coverage, _BELOW) + over - over * over * _CURVE
+    over = min(max(coverage - _ONE, _ZERO), _CORNER)
+    return min(coverage, _ONE) + over - over * over * _CURVE
 
 
 @inline
 def _full_slope(coverage):
-    return min(max((_ABOVE - coverage) * _STEEP, _ZERO), _ONE)
+    return min(max((_CLOSED - coverage) * _STEEP, _ZERO), _ONE)
+
+
+@inline
+def _seen_share(before, after, share):
+    """How much of a layer passes what covers it; see defocus_torch.seen_share."""
+    quotient = (_full(after) - _full(before)) / max(share, _FAINT)
+    closing = quotient if share > _FAINT else _full_slope(before)
+    return _ONE if after <= _ONE else closing
 
 
 @inline
@@ -215,9 +220,8 @@ def _composite(spread, length, covered, total):
         share, before = spread[q, channels, :length], covered[q, :length]
         for i in range(length):
             after = before[i] + share[i]
-            seen = (_full(after) - _full(before[i])) / max(share[i], FAINT)
+            share[i] = _seen_share(before[i], after, share[i])
             before[i] = after
-            share[i] = seen
         for c in range(channels):
             source, target = spread[q, c, :length], total[c, :length]
             for i in range(length):
@@ -307,9 +311,8 @@ def _composite_back(spreads, count, length, upstream, slope, after, behind, wort
                 behind[q, :length]
             for i in range(length):
                 before = whole[i] - share[i]
-                inverse = _ONE / max(share[i], FAINT)
-                seen = (_full(whole[i]) - _full(before)) * inverse
-                gain = value[i] * inverse
+                seen = _seen_share(before, whole[i], share[i])
+                gain = value[i] / max(share[i], _FAINT)
                 steep = _full_slope(whole[i])
                 share[i] = back[i] + gain * (steep - seen)
                 back[i] += gain * (steep - _full_slope(before))

@@ -10,14 +10,26 @@ import torch.nn.functional as F
 
 from diffphyscam_ros.optics.psf import dense_quadrants, ladder
 
-#: Half width of the smooth corner where an aperture becomes full; exact in every precision.
-CORNER = 1 / 64
+#: Coverage over which a full aperture closes; a power of two, exact in every precision.
+CORNER = 1 / 128
+#: Shares below this are rounding.
+FAINT = 1e-6
 
 
 def full(coverage: Tensor) -> Tensor:
-    """min(coverage, 1) with its corner rounded over 1 -+ CORNER; once differentiable."""
-    over = (coverage - (1 - CORNER)).clamp(0, 2 * CORNER)
-    return coverage.clamp_max(1 - CORNER) + over - over * over / (4 * CORNER)
+    """min(coverage, 1), with a corner rounded over 1 to 1 + CORNER; once differentiable."""
+    over = (coverage - 1).clamp(0, CORNER)
+    return coverage.clamp_max(1) + over - over * over / (2 * CORNER)
+
+
+def seen_share(before: Tensor, share: Tensor) -> Tensor:
+    """How much of a layer passes what covers it: (full(before + share) - full(before)) / share."""
+    after = before + share
+    open_ = after <= 1
+    some = (share > FAINT) & ~open_
+    quotient = (full(after) - full(before)) / torch.where(some, share, 1)
+    slope = ((1 + CORNER - before) / CORNER).clamp(0, 1)
+    return torch.where(some, quotient, torch.where(open_, torch.ones_like(slope), slope))
 
 
 def scatter(color: Tensor, moment: Tensor, side: Tensor, hidden: tuple, psf: str) -> Tensor:
@@ -55,7 +67,6 @@ def scatter(color: Tensor, moment: Tensor, side: Tensor, hidden: tuple, psf: str
         spread = F.conv2d(layer.T.reshape(channels + 1, 1, height, width), quadrants[:, None],
                           padding=quadrants.shape[-1] // 2)
         share = spread[-1]
-        seen = full(covered + share) - full(covered)
-        total = total + (spread[:-1] * (seen / share.clamp_min(1e-12))).sum(1).permute(1, 2, 0)
+        total = total + (spread[:-1] * seen_share(covered, share)).sum(1).permute(1, 2, 0)
         covered = covered + share
     return total / full(covered).sum(0)[..., None]
