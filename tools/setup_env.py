@@ -116,7 +116,8 @@ def check_machine(found):
 
 def digest(found, torch):
     """Return a name for all that decides what the environment holds."""
-    content = hashlib.sha256(json.dumps([found, torch], sort_keys=True).encode())
+    compiler = bool(shutil.which('c++'))     # who installs one later gets the TF messages
+    content = hashlib.sha256(json.dumps([found, torch, compiler], sort_keys=True).encode())
     sources = [Path(__file__), ROOT / 'setup.py', ROOT / 'setup.cfg']
     for path in sources + sorted(REQUIREMENTS.glob('*.txt')) + sorted(
             (ROOT / 'tools' / 'tf2_msgs').rglob('*.*')):
