@@ -21,7 +21,7 @@ from diffphyscam_ros.scene.scene import Scene
 from diffphyscam_ros.scene.tiny import add_textures, tiny_render
 from diffphyscam_ros.scene.world import World
 
-BARE = {'ground': {'meadow': 0.0, 'surface': 'checker'}, 'lines': False, 'hills': False}
+BARE = {'ground': {'meadow': 0.0, 'surface': 'checker', 'lines': False}, 'hills': False}
 K = torch.tensor([[420.0, 0.0, 319.5], [0.0, 420.0, 239.5], [0.0, 0.0, 1.0]])
 
 

@@ -11,7 +11,7 @@ from diffphyscam_ros.io.config import from_mapping
 from diffphyscam_ros.scene.config import SceneConfig
 from diffphyscam_ros.scene.world import World
 
-PLAIN = {'ground': {'meadow': 0.0, 'surface': 'checker'}, 'lines': False, 'hills': False}
+PLAIN = {'ground': {'meadow': 0.0, 'surface': 'checker', 'lines': False}, 'hills': False}
 
 
 def make(model: str, yaw: float = 0.0) -> World:

@@ -96,12 +96,13 @@ class Builder:
         self._client.changeDynamics(floor, -1, lateralFriction=config.ground.friction)
         self._client.changeVisualShape(floor, -1, rgbaColor=[0, 0, 0, 0])
         self._name('ground', floor)
-        self._add('pavement', 'ground', [ground.paved_part(config.ground, rng)])
+        pavement, *lines = ground.paved_parts(config.ground, rng)
+        self._add('pavement', 'ground', [pavement])
+        if lines:
+            self._add('lines', 'marking', lines)
         if config.ground.meadow:
             self._add('meadow', 'vegetation', [ground.meadow_part(config.ground, rng)])
             self._add_kerb()
-        if config.lines:
-            self._add('lines', 'marking', ground.line_parts(config.ground, rng))
         if config.forest:
             half = (config.ground.size[0] / 2, config.ground.size[1] / 2)
             self._add('forest', 'vegetation', props.forest_parts(

@@ -74,6 +74,7 @@ class GroundConfig:
     center: tuple[float, float] = field((9.0, 0.0), unit='m')
     meadow: float = field(140.0, low=0.0, high=5000.0, unit='m',
                           doc='radius of the grass around it')
+    lines: bool = field(True, doc='lane markings')
     frames: tuple[tuple[float, float, float, float], ...] = field(
         (), unit='m', doc='rounded rectangles of white line: x0, y0, x1, y1')
     friction: float = field(0.9, low=0.0, high=5.0, doc='for objects; tyres have their own')
@@ -212,7 +213,6 @@ class SceneConfig:
     models: tuple[Model, ...] = field(())
     forest: int = field(0, low=0, high=400, doc='trees scattered around the paved area')
     hills: bool = field(True, doc='a ring of hills on the horizon')
-    lines: bool = field(True, doc='lane markings on the paved area')
     time_step: float = field(1 / 240, above=0.0, high=0.02, unit='s', doc='of the physics')
     folder: Path = field(Path(), doc='where relative paths start; set by load_scene')
 

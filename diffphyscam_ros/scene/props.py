@@ -169,10 +169,13 @@ def _blob(rng: np.random.Generator, detail: int, center, radii) -> Mesh:
     normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
     shade = 0.30 * (1 + 0.55 * points[:, 2]) * np.exp(1.8 * lump)
     colors = shade[:, None] * rng.uniform(0.85, 1.15, 3) * np.array([0.95, 1.0, 0.7])
-    # A slanted projection has no seam; where it stretches the leaves, nobody looks straight on.
-    x, y, z = 1.3 * points.T
-    uvs = np.stack([x + 0.6 * y, z - 0.5 * y], -1)
-    mesh = make_mesh(positions, triangles, normals, uvs, colors.clip(0, 1))
+    # Leaves are projected along the main axis of each face: no seam, little stretch.
+    axis = np.abs(face).argmax(-1)
+    key, corner = np.unique(triangles * 3 + axis[:, None], return_inverse=True)
+    vertex, along = key // 3, key % 3
+    uvs = 1.3 * points[vertex[:, None], np.array([[1, 2], [2, 0], [0, 1]])[along]]
+    mesh = make_mesh(positions[vertex], corner.reshape(-1, 3), normals[vertex], uvs,
+                     colors.clip(0, 1)[vertex])
     return moved(mesh, center, scale=radii)
 
 

@@ -190,6 +190,15 @@ def paint(rng: np.random.Generator, size: int = 512) -> Array:
     return _tone(value, (1.02, 1.0, 0.94))
 
 
+def painted_band(surface: Array, paint: Array, share: float) -> Array:
+    """Paint a band along the middle rows of a surface (H, W, 3); ``share`` of its height."""
+    rows, columns = surface.shape[:2]
+    tiled = np.tile(paint, (-(-rows // len(paint)), -(-columns // len(paint)), 1))[:rows, :columns]
+    distance = np.abs((np.arange(rows) + 0.5) / rows - 0.5)
+    cover = ((0.5 * share - distance) * rows + 0.5).clip(0, 1)[:, None, None]
+    return (surface * (1 - cover) + tiled * cover).astype(np.float32)
+
+
 def bark(rng: np.random.Generator, size: int = 128) -> Array:
     """Upright furrows."""
     grain = cv2.resize(noise(64, 32, rng, octaves=1), (size, size))
