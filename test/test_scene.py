@@ -14,10 +14,13 @@ from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.geometry import invert, look_at
 from diffphyscam_ros.io.config import from_mapping
 from diffphyscam_ros.render.view import View
+from diffphyscam_ros.scene.assets import Part
 from diffphyscam_ros.scene.boards import make_pattern
 from diffphyscam_ros.scene.config import Board, load_scene, SceneConfig
-from diffphyscam_ros.scene.materials import linear_to_srgb, srgb_to_linear
+from diffphyscam_ros.scene.export import save_scene, scene_of_parts
+from diffphyscam_ros.scene.materials import linear_to_srgb, plain, srgb_to_linear
 from diffphyscam_ros.scene.scene import Scene
+from diffphyscam_ros.scene.shapes import box
 from diffphyscam_ros.scene.tiny import add_textures, tiny_render
 from diffphyscam_ros.scene.world import World
 
@@ -348,6 +351,25 @@ def test_meshes_cover_what_pybullet_shows(tmp_path, path, scale, eye):
         both, either = np.sum(expected & (drawn > 0)), np.sum(expected | (drawn > 0))
         assert both / either > (0.90 if path == 'shapes.urdf' else 0.96)
         assert both / expected.sum() > 0.975
+
+
+def test_models_of_every_kind(tmp_path):
+    """A glTF box with mass falls and comes to rest on its face; an SDF brings all its links."""
+    material = plain((0.8, 0.1, 0.1))
+    save_scene(tmp_path / 'crate.glb', scene_of_parts([Part(box((0.4, 0.4, 0.4)), material)]))
+    models = [{'path': 'crate.glb', 'xyz': [2.0, 0.0, 0.8], 'mass': 2.0, 'name': 'crate'},
+              {'path': 'kiva_shelf/model.sdf', 'xyz': [4.0, 0.0, 0.0], 'name': 'shelf'}]
+    with World(replace(bare(models=models), folder=tmp_path)) as world:
+        world.step(480)
+        # At rest half its height above the ground; 2 mm for PyBullet's contact margin.
+        assert float(world.T_world_object('crate')[2, 3]) == pytest.approx(0.2, abs=2e-3)
+        names = [v.name for v in world.visuals]
+        index = names.index('crate')
+        torch.testing.assert_close(world.transforms()[index],
+                                   world.T_world_object('crate').float())
+        shelf = [world.visuals[i] for i, s in enumerate(world.scene.instances)
+                 if world.scene.semantic_names[s.semantic] == 'model' and i != index]
+        assert shelf and sum(len(v.mesh.triangles) for v in shelf) > 50
 
 
 def test_srgb_round_trip():
