@@ -20,14 +20,21 @@ import torch
 from torch import Tensor
 
 from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.render.ops_checks import (
+    check_batch,
+    check_float,
+    check_raster,
+    check_texture,
+    check_triangles,
+    custom_mips,
+    spans,
+    use_nvdiffrast,
+)
 
 FILTER_MODES = ('nearest', 'linear', 'linear-mipmap-nearest', 'linear-mipmap-linear')
 BOUNDARY_MODES = ('wrap', 'clamp', 'zero', 'cube')
-BACKENDS = ('auto', 'cpu', 'nvdiffrast')
 #: Largest image side [px].
 MAX_SIZE = 16384
-#: Triangle ids travel as float32.
-MAX_TRIANGLES = 1 << 24
 
 
 def rasterize(pos_clip: Tensor, tri: Tensor, resolution: tuple[int, int], *,
@@ -51,18 +58,18 @@ def rasterize(pos_clip: Tensor, tri: Tensor, resolution: tuple[int, int], *,
     if pos_clip.ndim not in (2, 3) or pos_clip.shape[-1] != 4:
         raise InputError(f'pos_clip has shape {tuple(pos_clip.shape)}; pass clip-space positions '
                          '(V, 4) or (B, V, 4).')
-    _check_float(pos_clip=pos_clip)
-    _check_triangles(tri, pos_clip.shape[-2])
+    check_float(pos_clip=pos_clip)
+    check_triangles(tri, pos_clip.shape[-2])
     if pos_clip.ndim == 3 and ranges is not None:
         raise InputError('ranges belong to positions (V, 4); pass (V, 4) or leave ranges out.')
     pos = pos_clip if pos_clip.ndim == 3 else pos_clip[None]
-    spans = _spans(ranges, len(tri), len(pos))
-    if _use_nvdiffrast(backend, pos_clip):
+    images = spans(ranges, len(tri), len(pos))
+    if use_nvdiffrast(backend, pos_clip):
         from diffphyscam_ros.render import nvdiffrast_backend
-        return nvdiffrast_backend.rasterize(pos_clip, tri, (height, width), spans,
+        return nvdiffrast_backend.rasterize(pos_clip, tri, (height, width), images,
                                             pos_clip.ndim == 2, grad_db)
     from diffphyscam_ros.render.cpu.functions import Rasterize
-    return Rasterize.apply(pos, tri, (height, width), spans, grad_db)
+    return Rasterize.apply(pos, tri, (height, width), images, grad_db)
 
 
 def interpolate(attr: Tensor, rast: Tensor, tri: Tensor, *, rast_db: Tensor | None = None,
@@ -78,12 +85,12 @@ def interpolate(attr: Tensor, rast: Tensor, tri: Tensor, *, rast_db: Tensor | No
     :param diff_attrs: attributes whose pixel derivatives are wanted, or ``'all'``.
     :return: (B, H, W, A), and (B, H, W, 2 D) with (da/dX, da/dY) of each of the D selected.
     """
-    _check_raster(rast)
+    check_raster(rast)
     if attr.ndim not in (2, 3):
         raise InputError(f'attr has shape {tuple(attr.shape)}; pass (V, A) or (B, V, A).')
-    _check_float(rast=rast, attr=attr)
-    _check_triangles(tri, attr.shape[-2])
-    _check_batch('attr', attr if attr.ndim == 3 else attr[None], len(rast))
+    check_float(rast=rast, attr=attr)
+    check_triangles(tri, attr.shape[-2])
+    check_batch('attr', attr if attr.ndim == 3 else attr[None], len(rast))
     count = attr.shape[-1]
     if diff_attrs is None:
         selected = np.zeros(0, np.int64)
@@ -97,13 +104,13 @@ def interpolate(attr: Tensor, rast: Tensor, tri: Tensor, *, rast_db: Tensor | No
     if len(selected) and rast_db is None:
         raise InputError('diff_attrs needs rast_db; pass the second result of rasterize.')
     if rast_db is not None and len(selected):
-        _check_float(rast=rast, rast_db=rast_db)
+        check_float(rast=rast, rast_db=rast_db)
         if rast_db.shape != rast.shape:
             raise InputError(f'rast_db has shape {tuple(rast_db.shape)}; '
                              f'pass {tuple(rast.shape)} like rast.')
     else:
         rast_db = None
-    if _use_nvdiffrast(backend, attr):
+    if use_nvdiffrast(backend, attr):
         from diffphyscam_ros.render import nvdiffrast_backend
         return nvdiffrast_backend.interpolate(attr, rast, tri, rast_db, selected.tolist())
     from diffphyscam_ros.render.cpu.functions import Interpolate
@@ -123,8 +130,8 @@ class MipStack:
 def texture_construct_mip(tex: Tensor, *, max_mip_level: int | None = None, cube: bool = False,
                           backend: str = 'auto') -> MipStack:
     """Build the mip levels once for a texture that is looked up many times."""
-    tex = _check_texture(tex, cube)
-    if _use_nvdiffrast(backend, tex):
+    tex = check_texture(tex, cube)
+    if use_nvdiffrast(backend, tex):
         from diffphyscam_ros.render import nvdiffrast_backend
         return MipStack(nvdiffrast_backend.construct_mip(tex, max_mip_level, cube), None)
     from diffphyscam_ros.render.cpu.functions import ConstructMip
@@ -160,14 +167,14 @@ def texture(tex: Tensor, uv: Tensor, *, uv_da: Tensor | None = None,
     if max_mip_level is not None and max_mip_level < 0:
         raise InputError(f'max_mip_level is {max_mip_level}; pass 0 or more.')
     cube = boundary_mode == 'cube'
-    tex = _check_texture(tex, cube)
+    tex = check_texture(tex, cube)
     side = 3 if cube else 2
     if uv.ndim != 4 or uv.shape[-1] != side:
         raise InputError(f'uv has shape {tuple(uv.shape)}; pass (B, H, W, {side}).')
     given = {name: value for name, value in (('uv_da', uv_da), ('mip_level_bias', mip_level_bias))
              if value is not None}
-    _check_float(tex=tex, uv=uv, **given)
-    _check_batch('tex', tex, len(uv))
+    check_float(tex=tex, uv=uv, **given)
+    check_batch('tex', tex, len(uv))
     if uv_da is not None and uv_da.shape != (*uv.shape[:3], 2 * side):
         raise InputError(f'uv_da has shape {tuple(uv_da.shape)}; pass (B, H, W, {2 * side}) for '
                          f'uv of shape {tuple(uv.shape)}.')
@@ -181,7 +188,7 @@ def texture(tex: Tensor, uv: Tensor, *, uv_da: Tensor | None = None,
         filter_mode = 'linear'
     if not mipped:
         uv_da = mip_level_bias = None
-    if _use_nvdiffrast(backend, tex):
+    if use_nvdiffrast(backend, tex):
         from diffphyscam_ros.render import nvdiffrast_backend
         return nvdiffrast_backend.texture(tex, uv, uv_da, mip_level_bias, mip, filter_mode,
                                           boundary_mode, max_mip_level)
@@ -191,7 +198,7 @@ def texture(tex: Tensor, uv: Tensor, *, uv_da: Tensor | None = None,
     if not mipped:
         mips = tex.new_empty((1, 0, tex.shape[4]))
     elif isinstance(mip, list):
-        sizes, mips = _custom_mips(tex, mip, sizes)
+        sizes, mips = custom_mips(tex, mip, sizes)
     elif mip is not None:
         if len(mip.levels) != len(tex) or tuple(mip.sizes[0]) != tuple(tex.shape[2:4]):
             raise InputError('mip was built for a texture of another size; build it from tex.')
@@ -205,7 +212,7 @@ def texture(tex: Tensor, uv: Tensor, *, uv_da: Tensor | None = None,
 
 def antialias_topology(tri: Tensor, *, backend: str = 'auto') -> Any:
     """Prepare what antialias needs to know of a mesh whose triangles stay the same."""
-    if _use_nvdiffrast(backend, tri):
+    if use_nvdiffrast(backend, tri):
         from diffphyscam_ros.render import nvdiffrast_backend
         return nvdiffrast_backend.antialias_topology(tri)
     from diffphyscam_ros.render.cpu.topology import opposite_vertices
@@ -223,19 +230,19 @@ def antialias(color: Tensor, rast: Tensor, pos_clip: Tensor, tri: Tensor, *,
     :param rast: (B, H, W, 4) from rasterize, with the ``pos_clip`` and ``tri`` given to it.
     :param topology: from antialias_topology; None builds it anew.
     """
-    _check_raster(rast)
+    check_raster(rast)
     if color.ndim != 4 or color.shape[:3] != rast.shape[:3]:
         raise InputError(f'color has shape {tuple(color.shape)}; pass (B, H, W, C) for rast of '
                          f'shape {tuple(rast.shape)}.')
     if pos_clip.ndim not in (2, 3) or pos_clip.shape[-1] != 4:
         raise InputError(f'pos_clip has shape {tuple(pos_clip.shape)}; pass clip-space positions '
                          '(V, 4) or (B, V, 4).')
-    _check_float(color=color, rast=rast, pos_clip=pos_clip)
-    _check_triangles(tri, pos_clip.shape[-2])
-    _check_batch('pos_clip', pos_clip if pos_clip.ndim == 3 else pos_clip[None], len(rast))
+    check_float(color=color, rast=rast, pos_clip=pos_clip)
+    check_triangles(tri, pos_clip.shape[-2])
+    check_batch('pos_clip', pos_clip if pos_clip.ndim == 3 else pos_clip[None], len(rast))
     if topology is None:
         topology = antialias_topology(tri, backend=backend)
-    if _use_nvdiffrast(backend, color):
+    if use_nvdiffrast(backend, color):
         from diffphyscam_ros.render import nvdiffrast_backend
         return nvdiffrast_backend.antialias(color, rast, pos_clip, tri, topology)
     from diffphyscam_ros.render.cpu.functions import Antialias
@@ -243,91 +250,3 @@ def antialias(color: Tensor, rast: Tensor, pos_clip: Tensor, tri: Tensor, *,
         raise InputError('topology was built for other triangles; build it from tri.')
     return Antialias.apply(color, rast, pos_clip if pos_clip.ndim == 3 else pos_clip[None], tri,
                            topology)
-
-
-def _use_nvdiffrast(backend: str, tensor: Tensor) -> bool:
-    """Choose by the tensor's device; refuse what the other backend would have to copy."""
-    if backend not in BACKENDS:
-        raise InputError(f'backend is {backend!r}; pass one of {BACKENDS}.')
-    if backend == 'nvdiffrast' and not tensor.is_cuda:
-        raise InputError('the nvdiffrast backend takes CUDA tensors; move them there or pass '
-                         "backend='auto'.")
-    if backend == 'cpu' and tensor.device.type != 'cpu':
-        raise InputError('the cpu backend takes CPU tensors; move them there or pass '
-                         "backend='auto'.")
-    return tensor.is_cuda
-
-
-def _check_float(**tensors: Tensor) -> None:
-    first = next(iter(tensors.values()))
-    for name, tensor in tensors.items():
-        if tensor.dtype not in (torch.float32, torch.float64) or tensor.dtype != first.dtype:
-            raise InputError(f'{name} has dtype {tensor.dtype}; pass float32 (or float64) '
-                             'throughout.')
-        if tensor.device != first.device:
-            raise InputError(f'{name} is on {tensor.device}; pass all tensors on one device.')
-
-
-def _check_triangles(tri: Tensor, vertices: int) -> None:
-    if tri.ndim != 2 or tri.shape[1] != 3 or tri.dtype != torch.int32:
-        raise InputError(f'tri has shape {tuple(tri.shape)} and dtype {tri.dtype}; pass (T, 3) '
-                         'int32 vertex indices.')
-    if len(tri) >= MAX_TRIANGLES:
-        raise InputError(f'tri has {len(tri)} triangles; pass fewer than {MAX_TRIANGLES}.')
-    # On CUDA, looking at the values would stall the stream; nvdiffrast skips bad triangles.
-    if not tri.is_cuda and len(tri):
-        low, high = torch.aminmax(tri)
-        if low < 0 or high >= vertices:
-            raise InputError(f'tri refers to vertices {int(low)} to {int(high)}; '
-                             f'there are {vertices}.')
-
-
-def _check_raster(rast: Tensor) -> None:
-    if rast.ndim != 4 or rast.shape[-1] != 4:
-        raise InputError(f'rast has shape {tuple(rast.shape)}; pass the (B, H, W, 4) result of '
-                         'rasterize.')
-
-
-def _check_batch(name: str, tensor: Tensor, batch: int) -> None:
-    if len(tensor) not in (1, batch):
-        raise InputError(f'{name} is a batch of {len(tensor)}; pass 1 or {batch} like the rest.')
-
-
-def _check_texture(tex: Tensor, cube: bool) -> Tensor:
-    """Check a texture and give it as (B, faces, h, w, C)."""
-    if tex.ndim != (5 if cube else 4) or (cube and (tex.shape[1] != 6
-                                                    or tex.shape[2] != tex.shape[3])):
-        wanted = '(B, 6, h, h, C) for boundary_mode cube' if cube else '(B, h, w, C)'
-        raise InputError(f'tex has shape {tuple(tex.shape)}; pass {wanted}.')
-    if 0 in tex.shape:
-        raise InputError(f'tex has shape {tuple(tex.shape)}; pass at least one texel.')
-    _check_float(tex=tex)
-    return tex if cube else tex[:, None]
-
-
-def _custom_mips(tex: Tensor, levels: list[Tensor], sizes: np.ndarray):
-    """Put a list of levels after the base into one flat tensor."""
-    sizes = sizes[:len(levels) + 1]
-    flat = []
-    for (height, width), level in zip(sizes[1:], levels, strict=False):
-        level = level if level.ndim == 5 else level[:, None]
-        wanted = (len(tex), tex.shape[1], int(height), int(width), tex.shape[4])
-        if level.shape != wanted:
-            raise InputError(f'mip level has shape {tuple(level.shape)}; pass {wanted}.')
-        flat.append(level.flatten(1, 3))
-    return sizes, torch.cat(flat, 1) if flat else tex.new_empty((len(tex), 0, tex.shape[4]))
-
-
-def _spans(ranges: Tensor | None, triangles: int, batch: int) -> list[tuple[int, int]]:
-    """First triangle and number of triangles of every image."""
-    if ranges is None:
-        return [(0, triangles)] * batch
-    if ranges.ndim != 2 or ranges.shape[1] != 2 or ranges.is_floating_point():
-        raise InputError(f'ranges has shape {tuple(ranges.shape)} and dtype {ranges.dtype}; pass '
-                         '(B, 2) int32: first triangle and number of triangles.')
-    spans = [(int(first), int(count)) for first, count in ranges.tolist()]
-    for first, count in spans:
-        if first < 0 or count < 0 or first + count > triangles:
-            raise InputError(f'ranges asks for triangles {first} to {first + count}; '
-                             f'there are {triangles}.')
-    return spans

@@ -16,26 +16,27 @@ import numpy as np
 
 from diffphyscam_ros.kernels import kernel, serial, strict
 from diffphyscam_ros.render.cpu.clip import clip_triangle, GUARD, MAX_CORNERS
+from diffphyscam_ros.render.cpu.tile import (
+    BATCH,
+    BLOCKS_PER_ROW,
+    copy_tile,
+    EMPTY,
+    fill,
+    LANES,
+    set_up,
+    SUBPIXEL,
+    TILE_HEIGHT,
+    TILE_HEIGHT_LOG2,
+    TILE_WIDTH,
+    TILE_WIDTH_LOG2,
+)
 
-#: Sub-pixel steps per pixel.
-SUBPIXEL = 256
-TILE_WIDTH_LOG2, TILE_HEIGHT_LOG2 = 6, 5
-TILE_WIDTH, TILE_HEIGHT = 1 << TILE_WIDTH_LOG2, 1 << TILE_HEIGHT_LOG2
-#: Pixels tested at once, a block of 4x4.
-LANES = 16
-BLOCKS_PER_ROW = TILE_WIDTH // 4
 #: Independent pieces of the triangle list; more than the threads of a large machine.
 CHUNKS = 32
 
 NEAR, LEFT, RIGHT, TOP, BOTTOM, FAR, INVALID = 1, 2, 4, 8, 16, 32, 64
 #: A triangle with one of these bits set is cut before it is snapped.
 NEEDS_CLIP = NEAR | LEFT | RIGHT | TOP | BOTTOM
-
-_SATURATED = 1 << 30
-#: z/w at which everything is visible; the far plane itself (1) still is.
-_EMPTY = np.float32(1.0000001)
-_OUTSIDE = np.float32(2)
-
 
 @strict
 def _snap(x, w, half):
@@ -75,80 +76,6 @@ def _project(pos, height, width, snapped, depth, start, stop):
 
 
 @serial
-def _edge_at(ax, ay, bx, by, px, py):
-    """
-    Edge function / 256 of the edge a -> b at the pixel centre (px, py), and its steps.
-
-    Pixels with a value >= 0 are inside (top-left rule included).
-    """
-    step_x, step_y = ay - by, bx - ax
-    value = step_x * (px * SUBPIXEL + SUBPIXEL // 2 - ax) + step_y * (
-        py * SUBPIXEL + SUBPIXEL // 2 - ay)
-    if not (step_x > 0 or (step_x == 0 and step_y > 0)):
-        value -= 1
-    value = min(max(value >> 8, -_SATURATED), _SATURATED)
-    return np.int32(value), np.int32(step_x), np.int32(step_y)
-
-
-@serial
-def _draw(x0, y0, z0, x1, y1, z1, x2, y2, z2, triangle, left, top, right, bottom, cull,
-          tile_depth, tile_triangle, with_triangle):
-    """
-    Draw one snapped triangle into a tile that covers pixels [left, right) x [top, bottom).
-
-    ``cull`` +1 drops triangles of positive area (clockwise on the screen, y down), -1 the others.
-    """
-    area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-    if area == 0 or area * cull > 0:
-        return
-    if area < 0:
-        x1, x2, y1, y2, z1, z2, area = x2, x1, y2, y1, z2, z1, -area
-    first_x = max((min(x0, x1, x2) + 127) >> 8, left)
-    last_x = min((max(x0, x1, x2) - 128) >> 8, right - 1)
-    first_y = max((min(y0, y1, y2) + 127) >> 8, top)
-    last_y = min((max(y0, y1, y2) - 128) >> 8, bottom - 1)
-    if first_x > last_x or first_y > last_y:
-        return
-    first_bx, last_bx = (first_x - left) >> 2, (last_x - left) >> 2
-    first_by, last_by = (first_y - top) >> 2, (last_y - top) >> 2
-    px, py = left + 4 * first_bx, top + 4 * first_by
-    e0, a0, b0 = _edge_at(x0, y0, x1, y1, px, py)
-    e1, a1, b1 = _edge_at(x1, y1, x2, y2, px, py)
-    e2, a2, b2 = _edge_at(x2, y2, x0, y0, px, py)
-    # Depth plane, in double because slivers have a tiny area; then clamped to the corners.
-    scale = np.float64(1) / np.float64(area)
-    dz1, dz2 = np.float64(z1) - np.float64(z0), np.float64(z2) - np.float64(z0)
-    slope_x = (dz1 * (y2 - y0) - dz2 * (y1 - y0)) * scale
-    slope_y = (dz2 * (x1 - x0) - dz1 * (x2 - x0)) * scale
-    z_start = np.float64(z0) + slope_x * (px * SUBPIXEL + 128 - x0) + slope_y * (
-        py * SUBPIXEL + 128 - y0)
-    z_low, z_high = min(z0, z1, z2), max(z0, z1, z2)
-    slope_x, slope_y = slope_x * SUBPIXEL, slope_y * SUBPIXEL
-    dzx, dzy = np.float32(slope_x), np.float32(slope_y)
-    for by in range(first_by, last_by + 1):
-        for bx in range(first_bx, last_bx + 1):
-            cell = by * BLOCKS_PER_ROW + bx
-            sx, sy = np.int32(4 * (bx - first_bx)), np.int32(4 * (by - first_by))
-            c0 = np.int32(e0 + np.int32(np.int32(a0 * sx) + np.int32(b0 * sy)))
-            c1 = np.int32(e1 + np.int32(np.int32(a1 * sx) + np.int32(b1 * sy)))
-            c2 = np.int32(e2 + np.int32(np.int32(a2 * sx) + np.int32(b2 * sy)))
-            z_cell = np.float32(z_start + slope_x * sx + slope_y * sy)
-            for lane in range(LANES):
-                kx, ky = np.int32(lane & 3), np.int32(lane >> 2)
-                edges = (np.int32(c0 + np.int32(np.int32(a0 * kx) + np.int32(b0 * ky)))
-                         | np.int32(c1 + np.int32(np.int32(a1 * kx) + np.int32(b1 * ky)))
-                         | np.int32(c2 + np.int32(np.int32(a2 * kx) + np.int32(b2 * ky))))
-                z = z_cell + (dzx * np.float32(kx) + dzy * np.float32(ky))
-                z = min(max(z, z_low), z_high)
-                z = z if edges >= 0 else _OUTSIDE
-                before = tile_depth[cell, lane]
-                tile_depth[cell, lane] = min(z, before)
-                if with_triangle:
-                    tile_triangle[cell, lane] = (triangle if z < before
-                                                 else tile_triangle[cell, lane])
-
-
-@serial
 def _tile_range(low_x, low_y, high_x, high_y, height, width):
     """Pack the tiles whose pixel centres a snapped bounding box covers; -1 for none."""
     first_x, last_x = max((low_x + 127) >> 8, 0), min((high_x - 128) >> 8, width - 1)
@@ -171,20 +98,6 @@ def _clip_and_snap(pos, i0, i1, i2, height, width, polygon, scratch, corners, co
         corners[a, 1] = _snap(polygon[a, 1], w, half_y)
         corner_depth[a] = polygon[a, 2] / w
     return count
-
-
-@serial
-def _copy_tile(tile, out, left, top, right, bottom, limit):
-    """Write a tile of 4x4 blocks into the image, values cut to ``limit``."""
-    for y in range(top, bottom):
-        row = ((y - top) >> 2) * BLOCKS_PER_ROW
-        lane = ((y - top) & 3) * 4
-        blocks = (right - left) >> 2
-        for block in range(blocks):
-            for k in range(4):
-                out[y, left + 4 * block + k] = min(tile[row + block, lane + k], limit)
-        for x in range(left + 4 * blocks, right):
-            out[y, x] = min(tile[row + blocks, lane + ((x - left) & 3)], limit)
 
 
 @serial
@@ -274,34 +187,50 @@ def _draw_tiles(pos, tri, snapped, depth, height, width, cull, listed, tile_star
     polygon, scratch = np.empty((MAX_CORNERS, 4)), np.empty((MAX_CORNERS, 4))
     corners = np.empty((MAX_CORNERS, 2), np.int64)
     corner_depth = np.empty(MAX_CORNERS, np.float32)
+    batch, ids = np.empty(27 * BATCH), np.empty(BATCH, np.int32)
     for tile in range(worker, tile_start.shape[0] - 1, CHUNKS):
         left, top = (tile % tiles_x) << TILE_WIDTH_LOG2, (tile // tiles_x) << TILE_HEIGHT_LOG2
         right, bottom = min(left + TILE_WIDTH, width), min(top + TILE_HEIGHT, height)
-        tile_depth[:] = _EMPTY
+        tile_depth[:] = EMPTY
         if with_triangle:
             tile_triangle[:] = -1
+        count = 0
         for item in range(tile_start[tile], tile_start[tile + 1]):
             t = listed[item]
             i0, i1, i2 = tri[t, 0], tri[t, 1], tri[t, 2]
-            x0, y0, z0 = np.int64(snapped[i0, 0]), np.int64(snapped[i0, 1]), depth[i0, 3]
-            x1, y1, z1 = np.int64(snapped[i1, 0]), np.int64(snapped[i1, 1]), depth[i1, 3]
-            x2, y2, z2 = np.int64(snapped[i2, 0]), np.int64(snapped[i2, 1]), depth[i2, 3]
             pieces = 1
             clipped = (snapped[i0, 2] | snapped[i1, 2] | snapped[i2, 2]) & NEEDS_CLIP
             if clipped:
                 pieces = _clip_and_snap(pos, i0, i1, i2, height, width, polygon, scratch,
                                         corners, corner_depth) - 2
-                x0, y0, z0 = corners[0, 0], corners[0, 1], corner_depth[0]
+            if count + pieces > BATCH:
+                set_up(batch, count, float(left), float(top), float(right), float(bottom),
+                        float(cull))
+                fill(batch, ids, count, tile_depth, tile_triangle, with_triangle)
+                count = 0
             for piece in range(pieces):
                 if clipped:
-                    x1, y1 = corners[piece + 1, 0], corners[piece + 1, 1]
-                    x2, y2 = corners[piece + 2, 0], corners[piece + 2, 1]
-                    z1, z2 = corner_depth[piece + 1], corner_depth[piece + 2]
-                _draw(x0, y0, z0, x1, y1, z1, x2, y2, z2, t, left, top, right, bottom, cull,
-                      tile_depth, tile_triangle, with_triangle)
-        _copy_tile(tile_depth, depth_out, left, top, right, bottom, np.float32(1))
+                    for k in range(3):
+                        a = piece + k if k > 0 else 0
+                        batch[2 * k * BATCH + count] = corners[a, 0]
+                        batch[(2 * k + 1) * BATCH + count] = corners[a, 1]
+                        batch[(6 + k) * BATCH + count] = corner_depth[a]
+                else:
+                    batch[count], batch[BATCH + count] = snapped[i0, 0], snapped[i0, 1]
+                    batch[2 * BATCH + count], batch[3 * BATCH + count] = (snapped[i1, 0],
+                                                                          snapped[i1, 1])
+                    batch[4 * BATCH + count], batch[5 * BATCH + count] = (snapped[i2, 0],
+                                                                          snapped[i2, 1])
+                    batch[6 * BATCH + count] = depth[i0, 3]
+                    batch[7 * BATCH + count] = depth[i1, 3]
+                    batch[8 * BATCH + count] = depth[i2, 3]
+                ids[count] = t
+                count += 1
+        set_up(batch, count, float(left), float(top), float(right), float(bottom), float(cull))
+        fill(batch, ids, count, tile_depth, tile_triangle, with_triangle)
+        copy_tile(tile_depth, depth_out, left, top, right, bottom, np.float32(1))
         if with_triangle:
-            _copy_tile(tile_triangle, triangle_out, left, top, right, bottom,
+            copy_tile(tile_triangle, triangle_out, left, top, right, bottom,
                        np.int32(0x7fffffff))
 
 
