@@ -20,9 +20,9 @@ def measure(fit: joint.Fit, frames: Sequence[Frame]) -> np.ndarray:
     A parabola through the cost at three widths around the fitted one; twice, because the first
     minimum may lie outside them. Defocus counts by its second moment, c^2 / 16.
     """
-    rows = []
     names = fit.model.names
-    for frame, local in zip(frames, fit.locals, strict=True):
+
+    def one(frame: Frame, local: np.ndarray) -> tuple[float, float, float]:
         distance = mean_depth(fit, frame, local)
         strength, inverse = fit.value('defocus'), fit.value('inverse_focus')
         defocus = (strength * (1 / distance - inverse)) ** 2 / 16
@@ -46,8 +46,8 @@ def measure(fit: joint.Fit, frames: Sequence[Frame]) -> np.ndarray:
             spread = sigma * np.sqrt(2 / curvature)
             if abs(move) < 0.03:
                 break
-        rows.append((distance, sigma, spread))
-    return np.array(rows).reshape(-1, 3)
+        return distance, sigma, spread
+    return np.array(joint.each(one, frames, fit.locals)).reshape(-1, 3)
 
 
 def mean_depth(fit: joint.Fit, frame: Frame, local: np.ndarray) -> float:

@@ -8,7 +8,9 @@ blur is differenced, and smooth factors (gain, illumination, vignetting) commute
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+import os
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ import torch
 from diffphyscam_ros.calibrate import arrow, geometric, photometric, shape
 from diffphyscam_ros.calibrate.board import intersect
 from diffphyscam_ros.calibrate.photometric import BLUR, Frame, LOCAL, Model, OPTICS
+from diffphyscam_ros.kernels import numba
 from diffphyscam_ros.optics.distortion import COEFFICIENTS
 
 #: residuals beyond this many robust standard deviations count linearly (Huber)
@@ -144,6 +147,22 @@ def psnr(image: np.ndarray, measured: np.ndarray, mask: np.ndarray) -> float:
     return float(-10 * np.log10(max(error, 1e-12)))
 
 
+def each(function: Callable, *columns: Sequence) -> list:
+    """
+    Map over frames on all cores, one frame per core; the order of results is kept.
+
+    Frames are small: a core that works alone on one wastes less than cores that share each one.
+    """
+    workers = min(os.cpu_count() or 1, 8)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(workers, initializer=numba.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(function, *columns))
+    finally:
+        torch.set_num_threads(before)
+
+
 def residual(model: Model, frame: Frame, shared: np.ndarray, local: np.ndarray) -> np.ndarray:
     """Measured minus expected DN (h, w); 0 where nothing is known."""
     r = frame.dn.numpy() - rendered(model, frame, shared, local)
@@ -158,12 +177,12 @@ def _huber_weight(r, scale):
 
 def _total(model, frames, shared, locals_, scale, correlation) -> float:
     """Robust cost in units of independent standardised residuals, priors included."""
-    total = 0.0
-    for frame, local in zip(frames, locals_, strict=True):
+    def one(frame: Frame, local: np.ndarray) -> float:
         r = np.abs(residual(model, frame, shared, local)) / scale
-        total += float(np.where(r < HUBER, r * r, HUBER * (2 * r - HUBER)).sum()) / correlation
-        total += sum(((local[i] - mean) / sigma) ** 2 for i, n in enumerate(LOCAL)
-                     for mean, sigma in [photometric.prior(model, n, frame)])
+        total = float(np.where(r < HUBER, r * r, HUBER * (2 * r - HUBER)).sum()) / correlation
+        return total + sum(((local[i] - mean) / sigma) ** 2 for i, n in enumerate(LOCAL)
+                           for mean, sigma in [photometric.prior(model, n, frame)])
+    total = sum(each(one, frames, locals_))
     total += sum(((shared[model.names.index(n)] - mean) / sigma) ** 2 for n in model.free
                  for mean, sigma in [photometric.prior(model, n)])
     return total if np.isfinite(total) else np.inf
@@ -171,11 +190,10 @@ def _total(model, frames, shared, locals_, scale, correlation) -> float:
 
 def _noise(model, frames, shared, locals_) -> tuple[float, float]:
     """Robust scale of the residuals and the area over which they are correlated [px]."""
-    samples, areas = [], []
-    for frame, local in zip(frames, locals_, strict=True):
+    def one(frame: Frame, local: np.ndarray) -> tuple[np.ndarray, float]:
         r = residual(model, frame, shared, local)
         inside = frame.mask.numpy() > 0
-        samples.append(r[inside][::7])
+        sample = r[inside][::7]
         sigma = max(1.4826 * float(np.median(np.abs(r[inside]))), FLOOR)
         r = r.clip(-HUBER * sigma, HUBER * sigma)
         variance = float((r[inside] ** 2).mean())
@@ -188,7 +206,8 @@ def _noise(model, frames, shared, locals_) -> tuple[float, float]:
                 b = r[:r.shape[0] - dy, max(-dx, 0):r.shape[1] - max(dx, 0)]
                 both = (a != 0) & (b != 0)
                 total += 2 * float((a * b)[both].mean()) / variance if both.any() else 0.0
-        areas.append(max(total, 1.0))
+        return sample, max(total, 1.0)
+    samples, areas = zip(*each(one, frames, locals_), strict=True)
     values = np.concatenate(samples)
     scale = max(1.4826 * float(np.median(np.abs(values))), FLOOR)
     return scale, float(np.median(areas))
@@ -201,20 +220,22 @@ def _normal_equations(model, frames, shared, locals_, free, own, scale, weight):
         mean, sigma = photometric.prior(model, model.names[i])
         hessian[row, row] += 1 / sigma ** 2
         gradient[row] += (mean - shared[i]) / sigma ** 2
-    blocks = []
-    for frame, local in zip(frames, locals_, strict=True):
+    def one(frame: Frame, local: np.ndarray) -> tuple[np.ndarray, np.ndarray, arrow.Block]:
         S, L, w, down_shared, down_local = _sensitivities(model, frame, shared, local, free, own,
                                                           scale)
         W = (w * weight)[:, None]
-        hessian += S.T @ (W * S)
-        gradient += weight * down_shared
         block = L.T @ (W * L)
         down = weight * down_local
         for row, i in enumerate(own):
             mean, sigma = photometric.prior(model, LOCAL[i], frame)
             block[row, row] += 1 / sigma ** 2
             down[row] += (mean - local[i]) / sigma ** 2
-        blocks.append(arrow.Block(block, L.T @ (W * S), down))
+        return S.T @ (W * S), weight * down_shared, arrow.Block(block, L.T @ (W * S), down)
+    blocks = []
+    for curvature, down, block in each(one, frames, locals_):
+        hessian += curvature
+        gradient += down
+        blocks.append(block)
     return hessian, gradient, blocks
 
 

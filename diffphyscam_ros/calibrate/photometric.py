@@ -134,14 +134,18 @@ def cut(name: str, index: int, dn: np.ndarray, target: Target, pose: np.ndarray,
 def window_rays(intrinsics: Tensor, model: str, origin: tuple[int, int], size: tuple[int, int],
                 shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
     """(h, w, 2) normalised undistorted coordinates of a window's pixels, moved by ``shift``."""
-    offset = intrinsics.new_tensor([0.0, 0.0, origin[1] + shift[0], origin[0] + shift[1]])
+    offset = intrinsics.new_tensor([0.0, 0.0, origin[1], origin[0]])
     lens, coefficients = intrinsics[:4] - offset, intrinsics[4:]
     if torch.is_grad_enabled() and intrinsics.requires_grad:
         return pixel_map(lens.float(), model, coefficients.float(), size, _PINHOLE)
-    return _cached_rays(tuple(lens.tolist()), model, tuple(coefficients.tolist()), size)
+    rays = _cached_rays(tuple(lens.tolist()), model, tuple(coefficients.tolist()), size)
+    if any(shift):
+        down, across = torch.gradient(rays, dim=(0, 1))
+        rays = rays + shift[0] * across + shift[1] * down
+    return rays
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _cached_rays(lens: tuple, model: str, coefficients: tuple, size: tuple) -> Tensor:
     return pixel_map(torch.tensor(lens), model, torch.tensor(coefficients), size, _PINHOLE)
 

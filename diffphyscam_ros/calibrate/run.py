@@ -144,8 +144,8 @@ def _fit_pixels(recording: Recording, topic: str, result: Result, chosen: list[S
     inverted = {s.index: s.found.inverted for s in chosen}
     poses = {v.index: p for v, p in zip(result.kept, geometry.poses, strict=True)}
     wanted = [v.index for v in train + held]
-    for index, picture in progress('reading frames', views.fetch(recording, topic, wanted),
-                                   len(wanted)):
+    for index, picture in progress('reading frames', views.fetch(
+            recording, topic, wanted, result.survey.bits), len(wanted)):
         values = views.fit_channel(picture).astype(np.float32) / np.float32(picture.full_scale)
         frame = photometric.cut(
             next(v.name for v in result.kept if v.index == index), index, values, result.target,

@@ -6,7 +6,7 @@ A second pass decodes only the frames that were chosen. Memory is bounded by a f
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import math
 
 import cv2
@@ -68,12 +68,17 @@ def survey(recording: Recording, topic: str, target: Target, *,
     settled = target.kind == 'chessboard'
     waiting: list[tuple[FrameRecord, np.ndarray]] = []
     previous: tuple[int, Picture] | None = None
+    peak = 0
     for record in progress(recording.frames(topic), count):
         offset = record.index % stride
         if offset not in (0, 1 % stride):
             continue
         picture = record.decode()
         _check_size(result, record, picture)
+        if picture.bits > 8:   # 10, 12 and 14 bit cameras leave the upper bits empty
+            peak = max(peak, int(picture.pixels.max()))
+            result.bits = next(b for b in (10, 12, 14, 16) if peak < 2 ** b)
+            picture = replace(picture, bits=result.bits)
         if previous is not None and previous[0] == record.index - 1:
             result.pairs.add(fit_channel(previous[1]), fit_channel(picture), picture.full_scale)
         previous = record.index, picture
@@ -114,13 +119,13 @@ def choose(sightings: list[Sighting], count: int) -> list[Sighting]:
     return [sightings[i] for i in sorted(chosen)]
 
 
-def fetch(recording: Recording, topic: str, indices: Iterable[int]) \
+def fetch(recording: Recording, topic: str, indices: Iterable[int], bits: int) \
         -> Iterator[tuple[int, Picture]]:
-    """Decode the frames of ``indices``, one at a time."""
+    """Decode the frames of ``indices``, one at a time, as numbers of ``bits`` bits."""
     wanted = set(indices)
     for record in recording.frames(topic):
         if record.index in wanted:
-            yield record.index, record.decode()
+            yield record.index, replace(record.decode(), bits=bits)
             wanted.discard(record.index)
             if not wanted:
                 return

@@ -64,10 +64,11 @@ class Picture:
         return self.pixels
 
     def gray8(self) -> np.ndarray:
-        """(H, W) uint8, what the detectors of calibration targets take."""
+        """(H, W) uint8 for detectors; 16 bit images are stretched to their brightest pixel."""
         gray = self.gray()
-        return gray if gray.dtype == np.uint8 else (
-            gray * np.float32(255.0 / self.full_scale) + 0.5).astype(np.uint8)
+        if gray.dtype == np.uint8:
+            return gray
+        return (gray * np.float32(255.0 / max(int(gray.max()), 1)) + 0.5).astype(np.uint8)
 
     @property
     def full_scale(self) -> float:
