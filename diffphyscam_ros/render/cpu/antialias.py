@@ -54,6 +54,17 @@ def _pair(pos, tri, opposite, rast, y, x, down):
     t = other if flipped else own
     if t >= tri.shape[0]:
         return nothing
+    silhouette = 0
+    for k in range(3):
+        wing = opposite[t, k]
+        if wing >= 0:
+            line_x, line_y, line_w = _line(pos, tri[t, (k + 1) % 3], tri[t, (k + 2) % 3])
+            if _side(line_x, line_y, line_w, pos, tri[t, k]) * _side(
+                    line_x, line_y, line_w, pos, wing) < 0:
+                continue
+        silhouette |= 1 << k
+    if silhouette == 0:
+        return nothing
     toward = np.float64(-1) if flipped else np.float64(1)
     centre_x, centre_y = (x1, y1) if flipped else (x, y)
     fx = (2 * centre_x + 1) / np.float64(width) - 1
@@ -90,11 +101,8 @@ def _pair(pos, tri, opposite, rast, y, x, down):
             return nothing
     elif abs(line_x) * height < abs(line_y) * width:
         return nothing
-    wing = opposite[t, best_edge]
-    if wing >= 0:
-        side = _side(line_x, line_y, line_w, pos, tri[t, best_edge])
-        if side * _side(line_x, line_y, line_w, pos, wing) < 0:
-            return nothing
+    if silhouette & (1 << best_edge) == 0:
+        return nothing
     distance = min(max(best, np.float64(0)), np.float64(1))
     return toward * (np.float64(0.5) - distance), best_edge + (4 if flipped else 0)
 
