@@ -31,10 +31,10 @@ def find_file(name: str | Path, *, folder: str, suffix: str = '.yaml') -> Path:
     """
     Turn a path, or the bare name of a file in the installed ``folder``, into a path.
 
-    A path that exists wins; ``course`` then means ``<folder>/course.yaml``.
+    A file that exists wins; ``course`` then means ``<folder>/course.yaml``.
     """
     path = Path(name).expanduser()
-    if path.exists() or path.suffix or len(path.parts) > 1:
+    if path.is_file() or path.suffix or len(path.parts) > 1:
         return path
     installed = sorted({p.stem for root in share_folders()
                         for p in (root / folder).glob(f'*{suffix}')})
