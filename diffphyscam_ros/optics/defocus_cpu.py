@@ -19,10 +19,10 @@ def _tables(psf: str, dtype: np.dtype) -> tuple:
     return steps.moments.astype(dtype), steps.reach, steps.summed, taps, len(steps.moments) - 1
 
 
-def _classify(moment: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    below, upper = np.empty(moment.shape, np.int16), np.empty_like(moment)
-    kernels.classify(moment, table, below, upper)
-    return below, upper
+def _classify(moment: np.ndarray, side: Tensor, table: np.ndarray) -> np.ndarray:
+    position = np.empty_like(moment)
+    kernels.classify(moment, side.to(torch.int16).reshape(moment.shape).numpy(), table, position)
+    return position
 
 
 class _Scatter(torch.autograd.Function):
@@ -34,18 +34,19 @@ class _Scatter(torch.autograd.Function):
                   for t in (color, moment, hidden_color, hidden_weight, hidden_moment)]
         image, second, behind_color, behind_weight, behind_second = arrays
         table, reach, summed, taps, steps = _tables(psf, image.dtype)
-        pixels = (*_classify(second, table), side.to(torch.int16).contiguous().numpy())
-        low, share = _classify(behind_second[None], table)
-        hidden = (low[0], share[0], hidden_side.to(torch.int16).contiguous().numpy())
-        hidden_at = np.full(second.shape, -1, np.int32)
-        hidden_at.reshape(-1)[index.numpy()] = np.arange(len(index), dtype=np.int32)
+        position = _classify(second, side, table)
+        behind_position = _classify(behind_second[None], hidden_side, table)[0]
         height, width = second.shape
+        # the hidden pixels come in image order: rows are runs
+        rows = np.searchsorted(index.numpy(), np.arange(height + 1) * width)
+        hidden = (rows, index.numpy() % width)
         blocks = np.empty((-(-height // kernels.TILE_ROWS), -(-width // kernels.TILE_COLUMNS)),
                           np.int64)
-        kernels.block_reach(*pixels[:2], hidden_at, hidden[0], reach, blocks)
+        kernels.block_reach(position, hidden, behind_position, reach, blocks)
         out = np.empty_like(image)
-        ctx.constants = (image, pixels, hidden_at, hidden, behind_color, behind_weight, blocks,
-                         summed, taps, steps, out)
+        planes = color.detach().permute(2, 0, 1).contiguous().numpy()
+        ctx.constants = (planes, position, hidden, behind_position, behind_color, behind_weight,
+                         blocks, summed, taps, steps, out)
         ctx.table = table
         kernels.scatter_forward(*ctx.constants)
         return torch.from_numpy(out)
@@ -53,19 +54,21 @@ class _Scatter(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
-        image, pixels, _, hidden, behind_color = ctx.constants[:5]
-        blocks, table = ctx.constants[6], ctx.table
+        planes, position, _, behind_position, behind_color = ctx.constants[:5]
+        blocks, table, out = ctx.constants[6], ctx.table, ctx.constants[-1]
         most = max(int(blocks.max()), 0)
-        height, width, channels = image.shape
+        channels, _, width = planes.shape
         bands = np.zeros((len(blocks), kernels.TILE_ROWS + 2 * most, width, channels + 1),
-                         image.dtype)
-        bands_hidden = np.zeros((len(blocks), len(behind_color), channels + 2), image.dtype)
+                         planes.dtype)
+        bands_hidden = np.zeros((len(blocks), len(behind_color), channels + 2), planes.dtype)
         kernels.scatter_backward(*ctx.constants, gradient.contiguous().numpy(), bands,
                                  bands_hidden)
-        color_gradient, moment_gradient = np.empty_like(image), np.empty_like(image[..., 0])
-        kernels.add_bands(bands, most, pixels[0], table, color_gradient, moment_gradient)
+        color_gradient, moment_gradient = np.empty_like(out), np.empty_like(position)
+        kernels.add_bands(bands, most, position, table, color_gradient, moment_gradient)
         behind = bands_hidden.sum(0)
-        slope = behind[:, channels + 1] / (table[hidden[0] + 1] - table[hidden[0]])
+        low = np.abs(behind_position).astype(int)
+        slope = (behind[:, channels + 1] * np.where(behind_position < 0, -1, 1)
+                 / (table[low + 1] - table[low]))
         gradients = (color_gradient, moment_gradient, np.ascontiguousarray(behind[:, :channels]),
                      np.ascontiguousarray(behind[:, channels]), slope)
         return *(torch.from_numpy(g) for g in gradients), None, None, None, None

@@ -21,8 +21,8 @@ _STEEP, _CURVE = np.float32(1 / CORNER), np.float32(0.5 / CORNER)
 
 
 @kernel
-def classify(moment, table, below, upper):
-    """Ladder step at or below a second moment, and the share of the step above it."""
+def classify(moment, side, table, position):
+    """Place of a second moment on the ladder, a fraction between steps, signed by its side."""
     for y in numba.prange(moment.shape[0]):
         for x in range(moment.shape[1]):
             low, high = 0, len(table) - 1
@@ -32,24 +32,28 @@ def classify(moment, table, below, upper):
                     low = middle
                 else:
                     high = middle
-            below[y, x] = low
-            upper[y, x] = (moment[y, x] - table[low]) / (table[low + 1] - table[low])
+            share = (moment[y, x] - table[low]) / (table[low + 1] - table[low])
+            position[y, x] = side[y, x] * (low + share)
 
 
 @kernel
-def block_reach(below, upper, hidden_at, hidden_below, reach, blocks):
+def block_reach(position, hidden, hidden_position, reach, blocks):
     """Farthest tap [px] of any pixel of each tile; -1 where nothing at all is blurred."""
-    height, width = below.shape
+    height, width = position.shape
+    row_start, column = hidden
     for j in numba.prange(blocks.shape[0]):
-        for i in range(blocks.shape[1]):
-            most = -1
-            for y in range(j * TILE_ROWS, min(height, (j + 1) * TILE_ROWS)):
+        blocks[j] = -1
+        for y in range(j * TILE_ROWS, min(height, (j + 1) * TILE_ROWS)):
+            for i in range(blocks.shape[1]):
+                most = position[0, 0] * 0
                 for x in range(i * TILE_COLUMNS, min(width, (i + 1) * TILE_COLUMNS)):
-                    if upper[y, x] > 0 or below[y, x] > 0:
-                        most = max(most, below[y, x])
-                    if hidden_at[y, x] >= 0:
-                        most = max(most, hidden_below[hidden_at[y, x]])
-            blocks[j, i] = -1 if most < 0 else reach[most + 1]
+                    most = max(most, abs(position[y, x]))
+                if most > 0:
+                    blocks[j, i] = max(blocks[j, i], reach[int(np.ceil(most))])
+            for n in range(row_start[y], row_start[y + 1]):
+                i = column[n] // TILE_COLUMNS
+                step = int(np.ceil(abs(hidden_position[n])))
+                blocks[j, i] = max(blocks[j, i], reach[step])
 
 
 @inline
@@ -66,21 +70,25 @@ def _tile_margin(blocks, j, i, most):
 
 
 @inline
-def _mark(pixels, hidden_at, hidden, y0, x0, y1, x1, present):
+def _mark(position, hidden, hidden_position, y0, x0, y1, x1, present):
     """Mark the signed ladder steps in a region; return how many there are."""
-    below, upper, side = pixels
-    hidden_below, hidden_upper, hidden_side = hidden
-    center = len(present) // 2
+    row_start, column = hidden
+    steps = len(present) // 2
     present[:] = False
+    low = high = position[y0, x0] * 0 - steps - 1
     for y in range(y0, y1):
         for x in range(x0, x1):
-            present[center + side[y, x] * below[y, x]] = True
-            if upper[y, x] > 0:
-                present[center + side[y, x] * (below[y, x] + 1)] = True
-            n = hidden_at[y, x]
-            if n >= 0:
-                present[center + hidden_side[n] * hidden_below[n]] = True
-                present[center + hidden_side[n] * (hidden_below[n] + 1)] = True
+            # most pixels lie between the same two steps as the one before
+            if low < position[y, x] < high:
+                continue
+            low = np.floor(position[y, x])
+            high = np.ceil(position[y, x])
+            present[int(low) + steps] = True
+            present[int(high) + steps] = True
+        for n in range(row_start[y], row_start[y + 1]):
+            if x0 <= column[n] < x1:
+                present[int(np.floor(hidden_position[n])) + steps] = True
+                present[int(np.ceil(hidden_position[n])) + steps] = True
     count = 0
     for k in range(len(present)):
         count += present[k]
@@ -88,38 +96,30 @@ def _mark(pixels, hidden_at, hidden, y0, x0, y1, x1, present):
 
 
 @inline
-def _share(level, below, upper, side):
-    """Weight of a pixel in the layer of one signed ladder step."""
-    if side * below == level:
-        return 1 - upper
-    if side * (below + 1) == level:
-        return upper
-    return upper * 0
-
-
-@inline
-def _build(level, pixels, color, hidden_at, hidden, hidden_color, hidden_weight, y0, x0, y1, x1,
-           oy, ox, stride, layer):
+def _build(level, planes, position, hidden, hidden_position, hidden_color, hidden_weight, y0, x0,
+           y1, x1, oy, ox, stride, layer):
     """Fill a layer: planes of colour times weight, then the weight."""
-    below, upper, side = pixels
-    hidden_below, hidden_upper, hidden_side = hidden
-    channels = color.shape[2]
+    row_start, column = hidden
+    channels = planes.shape[0]
+    place = _ONE * level
     layer[:] = 0
     for y in range(y0, y1):
-        for x in range(x0, x1):
-            at = (y - oy) * stride + x - ox
-            weight = _share(level, below[y, x], upper[y, x], side[y, x])
-            if weight != 0:
+        at = (y - oy) * stride + x0 - ox
+        source = position[y, x0:x1]
+        weight = layer[channels, at:at + x1 - x0]
+        for x in range(x1 - x0):
+            weight[x] = max(_ZERO, _ONE - abs(source[x] - place))
+        for c in range(channels):
+            color, target = planes[c, y, x0:x1], layer[c, at:at + x1 - x0]
+            for x in range(x1 - x0):
+                target[x] = weight[x] * color[x]
+        for n in range(row_start[y], row_start[y + 1]):
+            part = hidden_weight[n] * (_ONE - abs(hidden_position[n] - place))
+            if part > 0 and x0 <= column[n] < x1:
+                at = (y - oy) * stride + column[n] - ox
                 for c in range(channels):
-                    layer[c, at] = weight * color[y, x, c]
-                layer[channels, at] = weight
-            n = hidden_at[y, x]
-            if n >= 0:
-                weight = hidden_weight[n] * _share(level, hidden_below[n], hidden_upper[n],
-                                                   hidden_side[n])
-                for c in range(channels):
-                    layer[c, at] += weight * hidden_color[n, c]
-                layer[channels, at] += weight
+                    layer[c, at] += part * hidden_color[n, c]
+                layer[channels, at] += part
 
 
 @inline
@@ -228,32 +228,41 @@ def _composite(spread, length, covered, total):
                 target[i] += share[i] * source[i]
 
 
-@kernel
-def scatter_forward(color, pixels, hidden_at, hidden, hidden_color, hidden_weight, blocks, summed,
-                    taps, steps, out):
-    """
-    Blur color (H, W, C) into out.
+@inline
+def _whole(covered, length):
+    """Turn coverages (4, n) into the factor that normalises by them, in the first of them."""
+    a, b, c, d = covered[0, :length], covered[1, :length], covered[2, :length], covered[3, :length]
+    for i in range(length):
+        a[i] = _ONE / (_full(a[i]) + _full(b[i]) + _full(c[i]) + _full(d[i]))
 
-    :param pixels: (below, upper, side), each (H, W).
-    :param hidden_at: (H, W) index into the hidden layer or -1; ``hidden`` is its (below, upper,
-        side), each (n,).
+
+@kernel
+def scatter_forward(planes, position, hidden, hidden_position, hidden_color, hidden_weight, blocks,
+                    summed, taps, steps, out):
     """
-    height, width, channels = color.shape
+    Blur planes (C, H, W) into out (H, W, C).
+
+    :param position: (H, W) place on the ladder, from ``classify``.
+    :param hidden: (row_start (H + 1,), column (n,)) of the hidden pixels, row by row.
+    """
+    channels, height, width = planes.shape
     most = max(blocks.max(), 0)
     for j in numba.prange(blocks.shape[0]):
         room = (TILE_ROWS + 2 * most + 1) * (TILE_COLUMNS + 2 * most) + 2 * most
         plane = TILE_ROWS * (TILE_COLUMNS + 2 * most)
-        layers = np.empty((channels + 1) * room, color.dtype)
-        spreads = np.empty((4, channels + 1, plane), color.dtype)
-        covered = np.empty((4, plane), color.dtype)
-        total = np.empty((channels, plane), color.dtype)
+        layers = np.empty((channels + 1) * room, planes.dtype)
+        spreads = np.empty((4, channels + 1, plane), planes.dtype)
+        covered = np.empty((4, plane), planes.dtype)
+        total = np.empty((channels, plane), planes.dtype)
         present = np.empty(2 * steps + 1, np.bool_)
         for i in range(blocks.shape[1]):
             ty, tx = j * TILE_ROWS, i * TILE_COLUMNS
             rows, columns = min(TILE_ROWS, height - ty), min(TILE_COLUMNS, width - tx)
             margin = _tile_margin(blocks, j, i, most)
             if margin < 0:
-                out[ty:ty + rows, tx:tx + columns] = color[ty:ty + rows, tx:tx + columns]
+                for c in range(channels):
+                    out[ty:ty + rows, tx:tx + columns, c] = planes[c, ty:ty + rows,
+                                                                   tx:tx + columns]
                 continue
             stride = TILE_COLUMNS + 2 * margin
             length = rows * stride
@@ -262,26 +271,25 @@ def scatter_forward(color, pixels, hidden_at, hidden, hidden_color, hidden_weigh
             y1, x1 = min(height, ty + rows + margin), min(width, tx + columns + margin)
             size = (rows + 2 * margin + 1) * stride + 2 * margin
             layer = layers[:(channels + 1) * size].reshape(channels + 1, size)
-            _mark(pixels, hidden_at, hidden, y0, x0, y1, x1, present)
+            _mark(position, hidden, hidden_position, y0, x0, y1, x1, present)
             covered[:, :length] = 0
             total[:, :length] = 0
             for k in range(len(present)):
                 if not present[k]:
                     continue
                 level = k - steps
-                _build(level, pixels, color, hidden_at, hidden, hidden_color, hidden_weight,
-                       y0, x0, y1, x1, oy, ox, stride, layer)
+                _build(level, planes, position, hidden, hidden_position, hidden_color,
+                       hidden_weight, y0, x0, y1, x1, oy, ox, stride, layer)
                 if summed[abs(level)]:
                     _sum_rows(layer, stride, rows + 2 * margin)
                 _spread(layer, level, taps, margin, stride, length, spreads)
                 _composite(spreads, length, covered, total)
+            _whole(covered, length)
             for y in range(rows):
                 for x in range(columns):
                     at = y * stride + x
-                    whole = (_full(covered[0, at]) + _full(covered[1, at])
-                             + _full(covered[2, at]) + _full(covered[3, at]))
                     for c in range(channels):
-                        out[ty + y, tx + x, c] = total[c, at] / whole
+                        out[ty + y, tx + x, c] = total[c, at] * covered[0, at]
 
 
 @inline
@@ -325,63 +333,63 @@ def _composite_back(spreads, count, length, upstream, slope, after, behind, wort
 
 
 @inline
-def _build_back(level, pixels, color, hidden_at, hidden, hidden_color, hidden_weight, y0, x0, y1,
-                x1, oy, ox, stride, layer, band, band_y, band_hidden):
+def _build_back(level, planes, position, hidden, hidden_position, hidden_color, hidden_weight, y0,
+                x0, y1, x1, oy, ox, stride, layer, band, band_y, band_hidden):
     """
     Add the gradient of one layer to the band's own sums.
 
-    :param band: (rows, W, channels + 1) gradient of colour and of ``upper``.
-    :param band_hidden: (n, channels + 2) gradient of hidden colour, weight and ``upper``.
+    :param band: (rows, W, channels + 1) gradient of colour and of position.
+    :param band_hidden: (n, channels + 2) gradient of hidden colour, weight and position.
     """
-    below, upper, side = pixels
-    hidden_below, hidden_upper, hidden_side = hidden
-    channels = color.shape[2]
+    row_start, column = hidden
+    channels = planes.shape[0]
+    place = _ONE * level
     for y in range(y0, y1):
         for x in range(x0, x1):
-            at = (y - oy) * stride + x - ox
-            lower = side[y, x] * below[y, x] == level
-            if lower or side[y, x] * (below[y, x] + 1) == level:
-                weight = 1 - upper[y, x] if lower else upper[y, x]
+            offset = position[y, x] - place
+            weight = _ONE - abs(offset)
+            if weight > 0:
+                at = (y - oy) * stride + x - ox
                 slope = layer[channels, at]
                 for c in range(channels):
                     band[y - band_y, x, c] += weight * layer[c, at]
-                    slope += color[y, x, c] * layer[c, at]
-                band[y - band_y, x, channels] += -slope if lower else slope
-            n = hidden_at[y, x]
-            if n >= 0:
-                lower = hidden_side[n] * hidden_below[n] == level
-                if lower or hidden_side[n] * (hidden_below[n] + 1) == level:
-                    share = 1 - hidden_upper[n] if lower else hidden_upper[n]
-                    slope = layer[channels, at]
-                    for c in range(channels):
-                        band_hidden[n, c] += share * hidden_weight[n] * layer[c, at]
-                        slope += hidden_color[n, c] * layer[c, at]
-                    band_hidden[n, channels] += share * slope
-                    slope *= hidden_weight[n]
-                    band_hidden[n, channels + 1] += -slope if lower else slope
+                    slope += planes[c, y, x] * layer[c, at]
+                band[y - band_y, x, channels] += slope if offset < 0 else -slope
+        for n in range(row_start[y], row_start[y + 1]):
+            offset = hidden_position[n] - place
+            weight = _ONE - abs(offset)
+            if weight > 0 and x0 <= column[n] < x1:
+                at = (y - oy) * stride + column[n] - ox
+                slope = layer[channels, at]
+                for c in range(channels):
+                    band_hidden[n, c] += weight * hidden_weight[n] * layer[c, at]
+                    slope += hidden_color[n, c] * layer[c, at]
+                band_hidden[n, channels] += weight * slope
+                slope *= hidden_weight[n]
+                band_hidden[n, channels + 1] += slope if offset < 0 else -slope
 
 
 @kernel
-def scatter_backward(color, pixels, hidden_at, hidden, hidden_color, hidden_weight, blocks, summed,
-                     taps, steps, out, gradient, bands, bands_hidden):
+def scatter_backward(planes, position, hidden, hidden_position, hidden_color, hidden_weight,
+                     blocks, summed, taps, steps, out, gradient, bands, bands_hidden):
     """
     Gradient of scatter_forward, each band of rows into its own sums.
 
     :param bands: (bands, TILE_ROWS + 2 most, W, channels + 1), zero, as in ``_build_back``.
     :param bands_hidden: (bands, n, channels + 2), zero.
     """
-    height, width, channels = color.shape
+    channels, height, width = planes.shape
     most = max(blocks.max(), 0)
     for j in numba.prange(blocks.shape[0]):
         room = (TILE_ROWS + 2 * most + 1) * (TILE_COLUMNS + 2 * most) + 2 * most
         plane = TILE_ROWS * (TILE_COLUMNS + 2 * most)
-        layers = np.empty((channels + 1) * room, color.dtype)
-        spreads = np.empty((4, 4, channels + 1, plane), color.dtype)
-        covered = np.empty((4, plane), color.dtype)
-        behind = np.empty((4, plane), color.dtype)
-        upstream = np.empty((channels, plane), color.dtype)
-        slope = np.empty(plane, color.dtype)
-        worth = np.empty(plane, color.dtype)
+        layers = np.empty((channels + 1) * room, planes.dtype)
+        spreads = np.empty((4, 4, channels + 1, plane), planes.dtype)
+        covered = np.empty((4, plane), planes.dtype)
+        behind = np.empty((4, plane), planes.dtype)
+        upstream = np.empty((channels, plane), planes.dtype)
+        slope = np.empty(plane, planes.dtype)
+        worth = np.empty(plane, planes.dtype)
         present = np.empty(2 * steps + 1, np.bool_)
         band, band_y, band_hidden = bands[j], j * TILE_ROWS - most, bands_hidden[j]
         for i in range(blocks.shape[1]):
@@ -401,16 +409,16 @@ def scatter_backward(color, pixels, hidden_at, hidden, hidden_color, hidden_weig
             y1, x1 = min(height, ty + rows + margin), min(width, tx + columns + margin)
             size = (rows + 2 * margin + 1) * stride + 2 * margin
             layer = layers[:(channels + 1) * size].reshape(channels + 1, size)
-            count = _mark(pixels, hidden_at, hidden, y0, x0, y1, x1, present)
+            count = _mark(position, hidden, hidden_position, y0, x0, y1, x1, present)
             if count > len(spreads):
-                spreads = np.empty((count, 4, channels + 1, plane), color.dtype)
+                spreads = np.empty((count, 4, channels + 1, plane), planes.dtype)
             covered[:, :length] = 0
             n = 0
             for k in range(len(present)):
                 if not present[k]:
                     continue
-                _build(k - steps, pixels, color, hidden_at, hidden, hidden_color, hidden_weight,
-                       y0, x0, y1, x1, oy, ox, stride, layer)
+                _build(k - steps, planes, position, hidden, hidden_position, hidden_color,
+                       hidden_weight, y0, x0, y1, x1, oy, ox, stride, layer)
                 if summed[abs(k - steps)]:
                     _sum_rows(layer, stride, rows + 2 * margin)
                 _spread(layer, k - steps, taps, margin, stride, length, spreads[n])
@@ -436,15 +444,15 @@ def scatter_backward(color, pixels, hidden_at, hidden, hidden_color, hidden_weig
                 _spread_back(layer, k - steps, taps, margin, stride, length, spreads[n])
                 if summed[abs(k - steps)]:
                     _sum_rows_back(layer, stride, rows + 2 * margin)
-                _build_back(k - steps, pixels, color, hidden_at, hidden, hidden_color,
+                _build_back(k - steps, planes, position, hidden, hidden_position, hidden_color,
                             hidden_weight, y0, x0, y1, x1, oy, ox, stride, layer, band, band_y,
                             band_hidden)
                 n += 1
 
 
 @kernel
-def add_bands(bands, most, below, table, color_gradient, moment_gradient):
-    """Sum the bands in order and turn the gradient of ``upper`` into that of the moment."""
+def add_bands(bands, most, position, table, color_gradient, moment_gradient):
+    """Sum the bands in order and turn the gradient of the position into that of the moment."""
     height, width, channels = color_gradient.shape
     for y in numba.prange(height):
         color_gradient[y] = 0
@@ -457,5 +465,6 @@ def add_bands(bands, most, below, table, color_gradient, moment_gradient):
                     color_gradient[y, x, c] += bands[j, row, x, c]
                 moment_gradient[y, x] += bands[j, row, x, channels]
         for x in range(width):
-            low = below[y, x]
-            moment_gradient[y, x] /= table[low + 1] - table[low]
+            low = int(abs(position[y, x]))
+            step = table[low + 1] - table[low]
+            moment_gradient[y, x] /= step if position[y, x] >= 0 else -step
