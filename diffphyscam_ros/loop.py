@@ -23,6 +23,8 @@ from diffphyscam_ros.simulator import Capture, Exposure, Simulator
 _FRAMES_UNDER_WAY = 2
 #: [s] behind the wall clock after which real time gives up the past instead of chasing it.
 _PATIENCE = 0.25
+#: [s] at rest, with nobody listening, after which the world sleeps, and how often it looks up.
+_FALL_ASLEEP, _NAP = 1.0, 0.1
 
 
 class Mode(str, enum.Enum):
@@ -99,7 +101,7 @@ class Loop:
         self._stop, self._paused = threading.Event(), threading.Event()
         self._commanded = threading.Event()
         self._queue: SimpleQueue[Exposure | None] = SimpleQueue()
-        self._state_due = 0
+        self._state_due = self._awake = 0
         self._threads: list[threading.Thread] = []
         self._anchor()
 
@@ -205,6 +207,8 @@ class Loop:
 
     def _open(self, name: str, state: CameraState) -> None:
         step = self.simulator.world.time_step
+        passed = (self.simulator.steps - state.origin) * step * state.rate
+        state.frame = max(state.frame, int(passed - 0.5))
         while state.due <= self.simulator.steps:
             state.frame += 1
             state.due = state.origin + round(state.frame / (state.rate * step))
@@ -236,6 +240,9 @@ class Loop:
             if self.paused:
                 self._stop.wait(0.01)
                 continue
+            if self._sleeps():
+                self._stop.wait(_NAP)
+                continue
             with self.lock:
                 behind = (self._due_steps() - self.simulator.steps) * step
                 if behind > _PATIENCE * max(1.0, self.speed_factor):
@@ -245,6 +252,17 @@ class Loop:
                 for exposure in self._tick():
                     self._queue.put(exposure)
             self._stop.wait(self._until_next_event())
+
+    def _sleeps(self) -> bool:
+        """While nobody listens and nothing moves, let time pass without physics."""
+        with self.lock:
+            simulator = self.simulator
+            if not (self.is_idle() and simulator.at_rest()):
+                self._awake = simulator.steps
+            if (simulator.steps - self._awake) * simulator.world.time_step < _FALL_ASLEEP:
+                return False
+            simulator.skip(max(0, self._due_steps() - simulator.steps))
+            return True
 
     def _due_steps(self) -> int:
         passed = (time.monotonic() - self._started) * self.speed_factor

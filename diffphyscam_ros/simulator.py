@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffphyscam_ros.calibrated import stereo_info
 from diffphyscam_ros.camera import CameraInfo, PhysicalCamera, presets
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.geometry import invert
+from diffphyscam_ros.optics import motion
 from diffphyscam_ros.render.renderer import Renderer
-from diffphyscam_ros.render.view import View
+from diffphyscam_ros.render.view import Frame, View
 from diffphyscam_ros.scene.world import World
 
 #: What a capture may contain; the camera's description is always there, alone it costs nothing.
@@ -40,6 +42,10 @@ class Exposure:
     """[ns] simulation time when the (last row's) exposure ends."""
     model: PhysicalCamera
     """The camera with the settings that were valid when the shutter opened."""
+    info: CameraInfo
+    """What camera_info says of the image."""
+    motion_samples: int = 1
+    """Renderings for motion blur and rolling shutter."""
     outputs: tuple[str, ...] = ('image', 'depth')
     times: list[int] = field(default_factory=list)
     """[ns] of the poses below, one per physics step from start to end."""
@@ -81,6 +87,7 @@ class Simulator:
 
     def __init__(self, world: World, cameras: dict[str, PhysicalCamera], *, seed: int = 0,
                  command_timeout: float = math.inf, device: str = 'auto',
+                 stereo: dict[str, str] | None = None,
                  renderer: Renderer | None = None) -> None:
         """
         Put cameras into a world.
@@ -89,11 +96,16 @@ class Simulator:
         :param seed: of all noise; same seed, same commands, same bytes.
         :param command_timeout: [s] of simulation time after which a command is stale and the
             vehicle stops.
+        :param stereo: right camera -> left camera of a pair; the right one's P has the baseline.
         """
         self.world, self.cameras, self.seed = world, dict(cameras), seed
         self.command_timeout = command_timeout
+        self.stereo = dict(stereo or {})
+        self.motion_samples = dict.fromkeys(cameras, 1)
+        """Renderings per exposure; 1 is a snapshot."""
         for name in cameras:
             world.T_world_optical(name)
+            self.info(name)
         self.renderer = renderer or Renderer(world.scene, device=device)
         self.steps = 0
         self._commanded = math.inf
@@ -129,6 +141,18 @@ class Simulator:
         self._open = [e for e in self._open if e.end > now]
         return ended
 
+    def info(self, camera: str) -> CameraInfo:
+        """Return what camera_info has to say about the camera's next image."""
+        info, left = self.cameras[camera].camera_info(), self.stereo.get(camera)
+        if left is None:
+            return info
+        if left not in self.cameras:
+            raise InputError(f'the left camera {left!r} of {camera!r} does not exist; '
+                             f'pass one of {", ".join(self.cameras)}.')
+        T_left_right = invert(self.world.T_world_optical(left)) @ self.world.T_world_optical(
+            camera)
+        return stereo_info(info, self.cameras[left].camera_info(), T_left_right)
+
     def open_shutter(self, camera: str, *,
                      outputs: Iterable[str] = ('image', 'depth')) -> Exposure:
         """Start an exposure now, with the settings of now; :meth:`step` returns it when done."""
@@ -137,11 +161,21 @@ class Simulator:
                              f'pass one of {", ".join(self.cameras)}.')
         model, now = self.cameras[camera], self.time
         exposure = Exposure(camera, self._count[camera], now, now + _shutter_time(model), model,
-                            tuple(outputs))
+                            self.info(camera), self.motion_samples[camera], tuple(outputs))
         self._count[camera] += 1
         self._keep_poses([exposure])
         self._open.append(exposure)
         return exposure
+
+    def at_rest(self) -> bool:
+        """Whether no command is in force and the vehicle stands."""
+        linear, angular = self.world.twist_base()
+        return not self._open and self._commanded == math.inf and max(
+            linear.abs().max().item(), angular.abs().max().item()) < 1e-3
+
+    def skip(self, steps: int) -> None:
+        """Let time pass without physics, which changes nothing while everything rests."""
+        self.steps += steps
 
     def ending_steps(self) -> list[int]:
         """Physics steps with which the open exposures end."""
@@ -158,16 +192,14 @@ class Simulator:
         """Render what the shutter saw and pass it through the camera; any thread may call it."""
         model, durations = exposure.model, {}
         T_world_optical = exposure.T_world_optical[0]
-        info = model.camera_info(model.settings)
+        info = exposure.info
         image = depth = None
         if not {'image', 'depth'} & set(exposure.outputs):
             return Capture(exposure.camera, exposure.index, exposure.start, model, info, None,
                            None, T_world_optical, durations)
         started = time.perf_counter()
         camera_matrix, size = model.render_view(model.settings)
-        view = View(camera_matrix, invert(T_world_optical), size)
-        frame = self.renderer.render(view, T_world_instance=exposure.T_world_instance[0],
-                                     outputs=('radiance', 'depth'))
+        frame = self._render(exposure, camera_matrix, size)
         durations['render'] = time.perf_counter() - started
         if 'image' in exposure.outputs:
             started = time.perf_counter()
@@ -180,6 +212,36 @@ class Simulator:
             durations['depth'] = time.perf_counter() - started
         return Capture(exposure.camera, exposure.index, exposure.start, model, info, image,
                        depth, T_world_optical, durations)
+
+    def _render(self, exposure: Exposure, camera_matrix: Tensor,
+                size: tuple[int, int]) -> Frame | motion.Exposure:
+        """Radiance and depth over the exposure, or at its start."""
+        instances, poses = exposure.T_world_instance, exposure.T_world_optical
+
+        def render(T_camera_world: Tensor, T_world_instance: Tensor) -> Frame:
+            return self.renderer.render(View(camera_matrix, T_camera_world, size),
+                                        T_world_instance=T_world_instance,
+                                        outputs=('radiance', 'depth'))
+        if exposure.motion_samples < 2 or len(poses) < 2:
+            return render(invert(poses[0]), instances[0])
+        times = torch.tensor([t - exposure.start for t in exposure.times],
+                             dtype=torch.float64) * 1e-9
+        at, now = motion.pose_path(times, torch.stack(poses).double()), [0.0]
+
+        def path(instant: Tensor) -> Tensor:
+            now[0] = float(instant)
+            return at(instant)
+
+        # Rows of the rendering are read like the image's rows they show (distortion aside).
+        sensor, info = exposure.model.sensor, exposure.info
+        rows_per_row = info.k[4] / float(camera_matrix[1, 1])
+        first_row = info.k[5] - float(camera_matrix[1, 2]) * rows_per_row
+        row_time = float(sensor.row_time)
+        return motion.expose(
+            lambda T: render(T, _between(now[0], times, instances)), path, height=size[0],
+            start_time=first_row * row_time, row_time=row_time * rows_per_row,
+            exposure_time=float(exposure.model.settings.exposure_time),
+            samples=exposure.motion_samples)
 
     def reset(self) -> None:
         """Put the world back to its start; the clock goes on, open exposures are dropped."""
@@ -199,7 +261,7 @@ class Simulator:
         """Take and forget one picture with each camera: compiles and loads what is needed."""
         for camera, model in self.cameras.items():
             now = self.time
-            exposure = Exposure(camera, 0, now, now, model, ('image', 'depth'))
+            exposure = Exposure(camera, 0, now, now, model, self.info(camera))
             self._keep_poses([exposure])
             self.develop(exposure)
 
@@ -235,6 +297,13 @@ def pinhole_depth(depth: Tensor, camera_matrix: Tensor, info: CameraInfo) -> Ten
     index = [torch.from_numpy(np.clip(np.rint(x), 0, n - 1).astype(np.int64)).to(depth.device)
              for x, n in ((v, depth.shape[0]), (u, depth.shape[1]))]
     return depth[index[0]][:, index[1]]
+
+
+def _between(instant: float, times: Tensor, transforms: list[Tensor]) -> Tensor:
+    """Transforms (I, 4, 4) at ``instant``; a physics step turns nothing far, so on the chord."""
+    k = int(torch.searchsorted(times, instant).clamp(1, len(times) - 1))
+    share = float(((instant - times[k - 1]) / (times[k] - times[k - 1])).clamp(0, 1))
+    return torch.lerp(transforms[k - 1], transforms[k], share)
 
 
 def camera_named(name: str) -> PhysicalCamera:

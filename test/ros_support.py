@@ -25,7 +25,6 @@ boards:
   - {name: tags, pattern: apriltag, columns: 4, rows: 3, square: 0.2, gap: 0.1,
      xyz: [1.15, 0.02, 1.01], rpy: [2.0, 5.0, -8.0], stand: false}
 hills: false
-lines: false
 """
 
 #: A lens with clear distortion, a sensor without noise.

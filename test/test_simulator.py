@@ -24,7 +24,7 @@ SCENE = SceneConfig(
              CameraMount('fixed', parent='world', xyz=(0.0, 0.0, 1.0))),
     ground=GroundConfig(surface='concrete', size=(10.0, 10.0), center=(0.0, 0.0), meadow=0.0),
     cones=(Cone(xy=(1.5, 0.0)),), boxes=(Box(xyz=(3.0, 0.0, 0.0), size=(0.2, 4.0, 4.0)),),
-    hills=False, lines=False)
+    hills=False)
 CAMERA = PhysicalCamera(
     lens=Lens(width=96, height=64, fx=70.0, fy=72.0, cx=46.5, cy=33.0,
               distortion_coefficients=(-0.2, 0.05, 0.0, 0.0, 0.0), defocus_gain=0.0),

@@ -27,11 +27,14 @@ from diffphyscam_ros.nodes import conversions as convert
 from diffphyscam_ros.nodes.options import CameraLive, CameraOptions, LiveOptions, NodeOptions
 from diffphyscam_ros.nodes.parameters import ParameterNode
 from diffphyscam_ros.nodes.publishers import CameraPublishers, publisher, VehiclePublishers
+from diffphyscam_ros.nodes.services import CalibrationServices, load_calibration
 from diffphyscam_ros.scene.world import World
 from diffphyscam_ros.simulator import camera_named, Capture, Simulator
 
 #: [s] Threads hold the interpreter for 5 ms by default; the world steps every 4 ms.
 SWITCH_INTERVAL = 0.0005
+#: Part of a camera -> the prefix of its parameters; the controls of a frame have none.
+PARTS = {'settings': '', 'lens': 'lens.', 'sensor': 'sensor.'}
 
 
 class CameraNode(ParameterNode):
@@ -50,17 +53,19 @@ class CameraNode(ParameterNode):
         names = [n for n in self.options.cameras if n] or [c.name for c in world.config.cameras]
         self._prefix = {n: '' if len(names) == 1 else f'{n}.' for n in names}
         self.camera_options: dict[str, CameraOptions] = {}
-        models, rates = {}, {}
+        models, rates, samples, pairs = {}, {}, {}, {}
         for name in names:
             prefix = self._prefix[name]
             self.camera_options[name] = self.bind(prefix, CameraOptions())
-            rates[name] = self.bind(prefix, CameraLive(),
-                                    lambda new, n=name: self.loop.set_rate(n, new.frame_rate)
-                                    ).frame_rate
+            live = self.bind(prefix, CameraLive(), lambda new, n=name: self._apply_pace(n, new))
+            rates[name], samples[name] = live.frame_rate, live.motion_samples
             models[name] = self._camera(name)
+            if self.camera_options[name].stereo_left:
+                pairs[name] = self.camera_options[name].stereo_left
         self.simulator = Simulator(world, models, seed=self.options.seed,
                                    command_timeout=self.live.cmd_vel_timeout,
-                                   device=self.options.render_device)
+                                   device=self.options.render_device, stereo=pairs)
+        self.simulator.motion_samples.update(samples)
         self.publishers_of = {
             name: CameraPublishers(self, name, self.frame_id(name), self.ros_time,
                                    lambda: self.live,
@@ -69,6 +74,8 @@ class CameraNode(ParameterNode):
         self._clock_published = self._may_publish_clock()
         self.vehicle = VehiclePublishers(self, self.simulator, self.options, self.ros_time,
                                          publish_clock=self._clock_published)
+        if self.vehicle.tf is None:
+            self.get_logger().warning('tf2_msgs is not installed: no /tf and no /tf_static')
         self.diagnostics = publisher(self, DiagnosticArray, '/diagnostics')
         self.loop = Loop(self.simulator, rates, wanted=self._wanted, deliver=self._deliver,
                          on_state=self.vehicle.publish, state_rate=self.options.state_rate,
@@ -96,16 +103,34 @@ class CameraNode(ParameterNode):
         return stamp if self._clock_published else self.loop.wall_time(stamp)
 
     def _camera(self, name: str) -> PhysicalCamera:
+        """Camera of the parameters: preset or file, then calibration, then single values."""
         options, prefix = self.camera_options[name], self._prefix[name]
         camera = camera_named(options.model)
         if options.encoding:
             camera = replace(camera, sensor=sensor_for(options.encoding, camera.sensor))
-        for part, inner in (('settings', ''), ('lens', 'lens.'), ('sensor', 'sensor.')):
+        if options.camera_info_url:
+            try:
+                camera = load_calibration(camera, options.camera_info_url, name)
+            except InputError as error:
+                self.get_logger().warning(f'{name}: {error} The lens of its model is used.')
+        for part, inner in PARTS.items():
             bound = self.bind(prefix + inner, getattr(camera, part),
                               lambda new, part=part: self._change(name, part, new),
                               check=lambda new, part=part: self._check(name, part, new))
             camera = replace(camera, **{part: bound})
+        camera.render_view()
         return camera
+
+    def model(self, name: str) -> PhysicalCamera:
+        """Camera ``name`` as it is now."""
+        return self.simulator.cameras[name]
+
+    def replace_camera(self, name: str, camera: PhysicalCamera) -> None:
+        """Switch to another camera between two frames; the parameters follow."""
+        with self.loop.lock:
+            self.simulator.cameras[name] = camera
+        for part, inner in PARTS.items():
+            self.refresh(self._prefix[name] + inner, getattr(camera, part))
 
     def _check(self, name: str, part: str, new: object) -> None:
         """Refuse what the camera as a whole cannot be, before anything changes."""
@@ -115,6 +140,12 @@ class CameraNode(ParameterNode):
     def _change(self, name: str, part: str, new: object) -> None:
         with self.loop.lock:
             self.simulator.change(name, **{part: new})
+
+    def _apply_pace(self, name: str, new: CameraLive) -> None:
+        with self.loop.lock:
+            self.simulator.motion_samples[name] = new.motion_samples
+            if new.frame_rate != self.loop.cameras[name].rate:
+                self.loop.set_rate(name, new.frame_rate)
 
     def _apply_live(self, live: LiveOptions) -> None:
         with self.loop.lock:
@@ -130,6 +161,8 @@ class CameraNode(ParameterNode):
         self.create_subscription(TwistStamped if stamped else Twist, 'cmd_vel',
                                  self._on_stamped_command if stamped else self._on_command,
                                  10, qos_overriding_options=overrides)
+        for name, camera in self.camera_options.items():
+            CalibrationServices(self, name, camera.camera_info_url)
         self.create_service(Trigger, 'reset', self._on_reset)
         self.create_service(SetBool, 'pause', self._on_pause)
         self.create_timer(1.0, self._publish_diagnostics, clock=rclpy.clock.Clock(

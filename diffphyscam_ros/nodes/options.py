@@ -64,6 +64,8 @@ class CameraOptions:
     frame_id: str = field('', doc='optical frame; empty: <camera>_optical_frame')
     camera_info_url: str = field('', doc='calibration to take K and D from: file:///..., '
                                          'package://..., with ${NAME} and ${ROS_HOME}')
+    stereo_left: str = field('', doc='name of the left camera, if this is the right one of a '
+                                     'stereo pair: P then carries the baseline')
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class CameraLive:
 
     frame_rate: float = field(30.0, above=0.0, high=240.0, unit='Hz',
                               doc='frames per second of simulation time')
+    motion_samples: int = field(1, low=1, high=64, doc='renderings per exposure for motion blur '
+                                'and rolling shutter; 1 is a snapshot at the start of exposure')
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -1,0 +1,69 @@
+"""Calibration services of one camera, as camera_info_manager offers them."""
+
+from pathlib import Path
+
+from rclpy.node import Node
+from sensor_msgs.srv import SetCameraInfo
+from std_srvs.srv import Trigger
+
+from diffphyscam_ros.calibrated import with_calibration
+from diffphyscam_ros.camera import PhysicalCamera
+from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.io import calibration
+from diffphyscam_ros.io.info_url import resolve_url
+
+
+class CalibrationServices:
+    """``set_camera_info`` and ``save_calibration`` of one camera."""
+
+    def __init__(self, node: Node, camera: str, url: str) -> None:
+        """
+        Create the services.
+
+        :param node: a CameraNode.
+        :param url: ``camera_info_url``.
+        """
+        self._node, self._camera, self._url = node, camera, url
+        node.create_service(SetCameraInfo, f'{camera}/set_camera_info', self._on_set)
+        node.create_service(Trigger, f'{camera}/save_calibration', self._on_save)
+
+    def _on_set(self, request: SetCameraInfo.Request,
+                response: SetCameraInfo.Response) -> SetCameraInfo.Response:
+        """Render with the K and D that are given, and keep them where the URL says."""
+        info = request.camera_info
+        try:
+            calibration.check(info)
+            self._node.replace_camera(self._camera,
+                                      with_calibration(self._node.model(self._camera), info))
+            path = resolve_url(self._url, camera_name=self._camera)
+            calibration.write(path, info, camera_name=self._camera)
+        except InputError as error:
+            response.success, response.status_message = False, str(error)
+            return response
+        response.success, response.status_message = True, f'written to {path}'
+        return response
+
+    def _on_save(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Write the calibration file, and the whole camera beside it."""
+        try:
+            path = resolve_url(self._url, camera_name=self._camera)
+            whole = save_camera(path, self._node.model(self._camera), self._camera)
+        except InputError as error:
+            response.success, response.message = False, str(error)
+            return response
+        response.success = True
+        response.message = f'camera_info in {path}, the whole camera in {whole}'
+        return response
+
+
+def save_camera(path: Path, camera: PhysicalCamera, name: str) -> Path:
+    """Write camera_info to ``path`` and the camera model beside it; returns the latter's path."""
+    calibration.write(path, camera.camera_info(), camera_name=name)
+    whole = path.with_name(f'{path.stem}.camera.yaml')
+    camera.save(whole)
+    return whole
+
+
+def load_calibration(camera: PhysicalCamera, url: str, name: str) -> PhysicalCamera:
+    """Take K and D from ``url``; raises InputError if the file is missing or cannot be used."""
+    return with_calibration(camera, calibration.read(resolve_url(url, camera_name=name)))
