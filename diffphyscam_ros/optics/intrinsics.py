@@ -189,6 +189,5 @@ def _render_view(numbers, model, coefficients, size, oversampling):
         angle = math.degrees(2 * math.atan(flat.norm(dim=-1).max().item()))
         raise InputError(
             f'The lens sees {angle:.0f} degrees across; one pinhole rendering of that would have '
-            f'{new_width}x{new_height} px. Pass a lens below about 150 degrees, or '
-            'render several views (render_views).')
+            f'{new_width}x{new_height} px. Pass a lens below about 150 degrees across.')
     return focal, focal, -left, -top, new_height, new_width
