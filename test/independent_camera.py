@@ -13,6 +13,7 @@ import sys
 
 import numba
 import numpy as np
+from scipy.stats import qmc
 
 
 @dataclass(frozen=True)
@@ -82,19 +83,17 @@ def trace(T, camera, columns, rows, square, paint, samples, focus, window, out):
 
 def rays(truth, generator, count):
     """(count, 4) offsets in the pixel and the blur [px], and points of the lens [m]."""
-    side = int(round(np.sqrt(count)))
-    grid = (np.stack(np.meshgrid(*[np.arange(side)] * 2), -1).reshape(-1, 2)
-            + generator.random((side * side, 2))) / side
-    pixel = grid - 0.5
-    other = generator.permutation(grid)
-    gauss = truth.blur * np.sqrt(-2 * np.log(1 - 0.9999 * other[:, :1])) * np.concatenate(
-        [np.cos(2 * np.pi * other[:, 1:]), np.sin(2 * np.pi * other[:, 1:])], 1)
-    lens = generator.permutation(grid)
-    radius = truth.aperture / 2 * np.sqrt(lens[:, :1])
-    disc = radius * np.concatenate([np.cos(2 * np.pi * lens[:, 1:]),
-                                    np.sin(2 * np.pi * lens[:, 1:])], 1)
-    # box (1 px) + Gaussian; the pixel's own box is part of every camera
-    return np.concatenate([pixel + gauss, disc], 1)
+    u = qmc.Sobol(6, seed=generator).random(count)
+    gauss = np.sqrt(-2 * np.log(1 - 0.9999 * u[:, 2:3])) * np.concatenate(
+        [np.cos(2 * np.pi * u[:, 3:4]), np.sin(2 * np.pi * u[:, 3:4])], 1)
+    disc = np.sqrt(u[:, 4:5]) * np.concatenate(
+        [np.cos(2 * np.pi * u[:, 5:]), np.sin(2 * np.pi * u[:, 5:])], 1)
+    # The pixel's own box is part of every camera.
+    points = np.concatenate([u[:, :2] - 0.5 + truth.blur * gauss, disc], 1)
+    # So few points have not quite the moments of what they stand for: give them these exactly.
+    points -= points.mean(0)
+    points = points @ np.linalg.inv(np.linalg.cholesky(points.T @ points / count)).T
+    return points * np.r_[[np.sqrt(truth.blur ** 2 + 1 / 12)] * 2, [truth.aperture / 4] * 2]
 
 
 def rotation(vector):
@@ -125,7 +124,7 @@ def poses(count, extent, generator, truth, *, distances=(0.35, 1.0)):
     return out
 
 
-def signal(truth, T, *, columns=9, rows=6, square=0.025, gain=1.0, count=64, seed=0):
+def signal(truth, T, *, columns=9, rows=6, square=0.025, gain=1.0, count=128, seed=0):
     """Linear signal y of a frame, 1 is DN 1."""
     generator = np.random.default_rng(seed)
     out = np.full((truth.height, truth.width), 0.25)
@@ -169,7 +168,7 @@ def variance(truth, dn):
         1 / (2 ** truth.bits - 1)) ** 2 / 12
 
 
-def recording(truth, count, *, seed=0, still=0, exposures=True, rays_per_pixel=64,
+def recording(truth, count, *, seed=0, still=0, exposures=True, rays_per_pixel=128,
               distances=(0.35, 1.0)):
     """Yield images (H, W); ``still`` extra copies of the first scene show temporal noise."""
     generator = np.random.default_rng(seed)

@@ -33,7 +33,7 @@ def measure(fit: joint.Fit, frames: Sequence[Frame]) -> np.ndarray:
             for step in _STEPS:
                 shared = fit.shared.copy()
                 shared[names.index('defocus')] = 0.0
-                shared[names.index('residual_blur')] = np.clip(sigma * np.exp(step), 0.12, 4.8)
+                shared[names.index('residual_blur')] = np.clip(sigma * np.exp(step), 0.05, 9.0)
                 r = joint.residual(fit.model, frame, shared, local) / fit.scale
                 costs.append(float(np.minimum(r * r, 9).sum()) / fit.correlation)
             curvature = (costs[0] - 2 * costs[1] + costs[2]) / _STEPS[2] ** 2
@@ -42,7 +42,7 @@ def measure(fit: joint.Fit, frames: Sequence[Frame]) -> np.ndarray:
                 continue
             move = -(costs[2] - costs[0]) / (2 * _STEPS[2]) / curvature
             sigma *= float(np.exp(np.clip(move, -0.25, 0.25)))
-            sigma = float(np.clip(sigma, 0.12, 4.8))
+            sigma = float(np.clip(sigma, 0.05, 9.0))
             spread = sigma * np.sqrt(2 / curvature)
             if abs(move) < 0.03:
                 break

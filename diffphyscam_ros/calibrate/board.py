@@ -7,6 +7,7 @@ differentiable in pose and lens.
 """
 
 from dataclasses import dataclass
+import math
 
 import numpy as np
 import torch
@@ -15,27 +16,28 @@ from torch import Tensor
 from diffphyscam_ros.calibrate import shape
 from diffphyscam_ros.calibrate.target import Pattern
 from diffphyscam_ros.geometry import exp_so3
-from diffphyscam_ros.kernels import kernel, numba
+from diffphyscam_ros.kernels import inline, kernel, numba
 
 
 @dataclass(frozen=True)
 class Print:
-    """A pattern prepared for area-filtered look-up."""
+    """A pattern prepared for filtered look-up."""
 
     x_lines: np.ndarray
+    """(n + 1,) cell borders [m]."""
     y_lines: np.ndarray
-    integral: np.ndarray
-    """(m + 1, n + 1) integral of the white cells from the first corner to each node [m^2]."""
+    """(m + 1,)"""
+    white: np.ndarray
+    """(m, n) 1 where the cell is white."""
     area: tuple[float, float, float, float]
+    """x0, y0, x1, y1 [m]: where the pattern is known for certain."""
 
 
 def prepare(pattern: Pattern) -> Print:
-    """Sum up the pattern once; its mean over any rectangle is then four look-ups."""
-    area = (np.diff(pattern.y_lines)[:, None] * np.diff(pattern.x_lines)) * pattern.white
-    integral = np.zeros((len(pattern.y_lines), len(pattern.x_lines)))
-    integral[1:, 1:] = area.cumsum(0).cumsum(1)
+    """Lay a pattern out for :func:`whiteness`."""
     return Print(np.ascontiguousarray(pattern.x_lines, np.float64),
-                 np.ascontiguousarray(pattern.y_lines, np.float64), integral, pattern.area)
+                 np.ascontiguousarray(pattern.y_lines, np.float64),
+                 np.ascontiguousarray(pattern.white, np.float64), pattern.area)
 
 
 def intersect(rays: Tensor, pose: Tensor, bent: np.ndarray = shape.FLAT,
@@ -65,35 +67,41 @@ def intersect(rays: Tensor, pose: Tensor, bent: np.ndarray = shape.FLAT,
     return X, Y, depth
 
 
-def whiteness(X: Tensor, Y: Tensor, pattern: Print) -> Tensor:
+def whiteness(X: Tensor, Y: Tensor, blur: Tensor, pattern: Print) -> Tensor:
     """
-    Share of white in the footprint of each pixel (H, W) at board points X, Y (H, W) [m].
+    Share of white that each pixel sees (h, w), at board points X, Y (h, w) [m].
 
-    The footprint is an upright rectangle with the same second moments as the pixel's
-    parallelogram: exact for straight edges up to the shape of their half-pixel ramp. Gradients
-    reach X and Y; that of the footprint's size is left out, it is third order.
+    The pattern is averaged over the pixel's area and a Gaussian of standard deviation ``blur``
+    [px], the camera's residual blur, in closed form: exact for straight edges at any place
+    between the pixels, where a filter of pixels that were sampled before would depend on it. The
+    footprint on the board is an upright rectangle with the second moments of the pixel's
+    parallelogram. Gradients reach X, Y and blur; that of the footprint's size is left out, it
+    is of third order.
     """
-    return _Whiteness.apply(X, Y, pattern)
+    return _Whiteness.apply(X, Y, blur, pattern)
 
 
 class _Whiteness(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, X, Y, pattern):
+    def forward(ctx, X, Y, blur, pattern):
         x, y = X.detach().double().contiguous().numpy(), Y.detach().double().contiguous().numpy()
-        out = np.empty((3, *x.shape), np.float32)
-        _whiteness(x, y, pattern.x_lines, pattern.y_lines, pattern.integral, out)
-        value, ctx.dx, ctx.dy = torch.from_numpy(out)
+        out = np.empty((4, *x.shape), np.float32)
+        _whiteness(x, y, max(float(blur), 0.02), pattern.x_lines, pattern.y_lines, pattern.white,
+                   out)
+        value, ctx.dx, ctx.dy, ctx.db = torch.from_numpy(out)
+        ctx.blur = blur
         return value.to(X.dtype)
 
     @staticmethod
     def backward(ctx, grad):
-        return grad * ctx.dx.to(grad), grad * ctx.dy.to(grad), None
+        return (grad * ctx.dx.to(grad), grad * ctx.dy.to(grad),
+                (grad * ctx.db.to(grad)).sum().to(ctx.blur), None)
 
 
-@numba.njit(nogil=True, cache=True, error_model='numpy')
-def _locate(lines, value):
-    """Cell of ``value`` and its place in it, clamped to the pattern."""
+@inline
+def _cell(lines, value):
+    """Cell of ``value``; the outermost cells go on for ever."""
     low, high = 0, lines.size - 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -101,14 +109,26 @@ def _locate(lines, value):
             low = middle
         else:
             high = middle
-    width = lines[low + 1] - lines[low]
-    place = (value - lines[low]) / width
-    inside = 1.0 if 0.0 <= place <= 1.0 else 0.0
-    return low, min(max(place, 0.0), 1.0), inside / width
+    return low
+
+
+@inline
+def _edge(z, width, sigma):
+    """Share of a box convolved with a Gaussian below z, its slope, its derivative in sigma."""
+    a, b = (z + 0.5 * width) / sigma, (z - 0.5 * width) / sigma
+    if b > 6.0:
+        return 1.0, 0.0, 0.0
+    if a < -6.0:
+        return 0.0, 0.0, 0.0
+    pa = 0.3989422804014327 * math.exp(-0.5 * a * a)
+    pb = 0.3989422804014327 * math.exp(-0.5 * b * b)
+    ca = 0.5 + 0.5 * math.erf(a * 0.7071067811865476)
+    cb = 0.5 + 0.5 * math.erf(b * 0.7071067811865476)
+    return (sigma * (a * ca + pa - b * cb - pb) / width, (ca - cb) / width, (pa - pb) / width)
 
 
 @kernel
-def _whiteness(X, Y, x_lines, y_lines, integral, out):
+def _whiteness(X, Y, blur, x_lines, y_lines, white, out):
     height, width = X.shape
     for r in numba.prange(height):
         up, down = max(r - 1, 0), min(r + 1, height - 1)
@@ -118,34 +138,32 @@ def _whiteness(X, Y, x_lines, y_lines, integral, out):
             xv = (X[down, c] - X[up, c]) / max(down - up, 1)
             yu = (Y[r, right] - Y[r, left]) / max(right - left, 1)
             yv = (Y[down, c] - Y[up, c]) / max(down - up, 1)
-            wx = max(np.sqrt(xu * xu + xv * xv), 1e-9)
-            wy = max(np.sqrt(yu * yu + yv * yv), 1e-9)
-            i0, s0, d0 = _locate(x_lines, X[r, c] - 0.5 * wx)
-            i1, s1, d1 = _locate(x_lines, X[r, c] + 0.5 * wx)
-            j0, t0, e0 = _locate(y_lines, Y[r, c] - 0.5 * wy)
-            j1, t1, e1 = _locate(y_lines, Y[r, c] + 0.5 * wy)
-            # Rows of the integral at both ends in y, for each end in x.
-            a00 = integral[j0, i0] * (1 - t0) + integral[j0 + 1, i0] * t0
-            a01 = integral[j0, i0 + 1] * (1 - t0) + integral[j0 + 1, i0 + 1] * t0
-            b00 = integral[j1, i0] * (1 - t1) + integral[j1 + 1, i0] * t1
-            b01 = integral[j1, i0 + 1] * (1 - t1) + integral[j1 + 1, i0 + 1] * t1
-            a10 = integral[j0, i1] * (1 - t0) + integral[j0 + 1, i1] * t0
-            a11 = integral[j0, i1 + 1] * (1 - t0) + integral[j0 + 1, i1 + 1] * t0
-            b10 = integral[j1, i1] * (1 - t1) + integral[j1 + 1, i1] * t1
-            b11 = integral[j1, i1 + 1] * (1 - t1) + integral[j1 + 1, i1 + 1] * t1
-            area = wx * wy
-            first = (b00 - a00) * (1 - s0) + (b01 - a01) * s0
-            last = (b10 - a10) * (1 - s1) + (b11 - a11) * s1
-            out[0, r, c] = (last - first) / area
-            out[1, r, c] = (((b11 - a11) - (b10 - a10)) * d1
-                            - ((b01 - a01) - (b00 - a00)) * d0) / area
-            f00 = integral[j0, i0] * (1 - s0) + integral[j0, i0 + 1] * s0
-            f01 = integral[j0 + 1, i0] * (1 - s0) + integral[j0 + 1, i0 + 1] * s0
-            g00 = integral[j0, i1] * (1 - s1) + integral[j0, i1 + 1] * s1
-            g01 = integral[j0 + 1, i1] * (1 - s1) + integral[j0 + 1, i1 + 1] * s1
-            f10 = integral[j1, i0] * (1 - s0) + integral[j1, i0 + 1] * s0
-            f11 = integral[j1 + 1, i0] * (1 - s0) + integral[j1 + 1, i0 + 1] * s0
-            g10 = integral[j1, i1] * (1 - s1) + integral[j1, i1 + 1] * s1
-            g11 = integral[j1 + 1, i1] * (1 - s1) + integral[j1 + 1, i1 + 1] * s1
-            out[2, r, c] = (((g11 - f11) - (g10 - f10)) * e1
-                            - ((g01 - f01) - (g00 - f00)) * e0) / area
+            wx = max(math.sqrt(xu * xu + xv * xv), 1e-9)
+            wy = max(math.sqrt(yu * yu + yv * yv), 1e-9)
+            sx, sy = blur * wx, blur * wy
+            rx, ry = 0.5 * wx + 4.0 * sx, 0.5 * wy + 4.0 * sy
+            i0, i1 = _cell(x_lines, X[r, c] - rx), _cell(x_lines, X[r, c] + rx)
+            j0, j1 = _cell(y_lines, Y[r, c] - ry), _cell(y_lines, Y[r, c] + ry)
+            total, slope_x, slope_y, slope_b = 0.0, 0.0, 0.0, 0.0
+            ay, ky, by = 0.0, 0.0, 0.0
+            for j in range(j0, j1 + 1):
+                if j == j1:
+                    ny, ly, cy = 1.0, 0.0, 0.0
+                else:
+                    ny, ly, cy = _edge(y_lines[j + 1] - Y[r, c], wy, sy)
+                ax, kx, bx = 0.0, 0.0, 0.0
+                for i in range(i0, i1 + 1):
+                    if i == i1:
+                        nx, lx, cx = 1.0, 0.0, 0.0
+                    else:
+                        nx, lx, cx = _edge(x_lines[i + 1] - X[r, c], wx, sx)
+                    if white[j, i] != 0.0:
+                        mx, my = nx - ax, ny - ay
+                        total += white[j, i] * mx * my
+                        slope_x -= white[j, i] * (lx - kx) * my
+                        slope_y -= white[j, i] * mx * (ly - ky)
+                        slope_b += white[j, i] * ((cx - bx) * wx * my + mx * (cy - by) * wy)
+                    ax, kx, bx = nx, lx, cx
+                ay, ky, by = ny, ly, cy
+            out[0, r, c], out[1, r, c] = total, slope_x
+            out[2, r, c], out[3, r, c] = slope_y, slope_b

@@ -360,7 +360,7 @@ def _interpolation(knots: np.ndarray, count: int) -> np.ndarray:
 
 
 def _keep_legal(model: Model, shared: np.ndarray) -> None:
-    for name, low, high in (('residual_blur', 0.1, 4.8), ('defocus', 0.0, 500.0),
+    for name, low, high in (('residual_blur', 0.05, 5.0), ('defocus', 0.0, 500.0),
                             ('inverse_focus', 1e-3, 30.0), ('black_reflectance', 0.0, 0.5),
                             ('log_exponent', -1.6, 0.7)):
         i = model.names.index(name)

@@ -3,6 +3,7 @@ The board through our own camera: every stage from radiance to DN, on the pixels
 
 The stages are the simulator's own functions; here they only get their numbers from two vectors,
 one shared by all frames (the camera) and one of each frame (pose, exposure, illumination).
+The residual blur alone is applied to the printed pattern itself, where it has a closed form.
 
 Conventions that fix what no bag can tell:
 the white paint has the given reflectance, so that a frame's gain is in units of it;
@@ -24,7 +25,6 @@ from diffphyscam_ros.calibrate.target import Target
 from diffphyscam_ros.optics.defocus import defocus
 from diffphyscam_ros.optics.distortion import COEFFICIENTS
 from diffphyscam_ros.optics.resample import pixel_map
-from diffphyscam_ros.optics.residual_blur import residual_blur
 from diffphyscam_ros.optics.vignetting import fall_off, vignette
 from diffphyscam_ros.sensor.response import curve
 
@@ -159,7 +159,7 @@ def irradiance(model: Model, frame: Frame, shared: Tensor, local: Tensor,
     rays = window_rays(shared[:count], model.distortion, frame.origin, size, shift)
     X, Y, depth = intersect(rays, local[:6], frame.board, frame.extent)
     paint = p['black_reflectance'] + (model.white - p['black_reflectance']) * whiteness(
-        X, Y, frame.pattern)
+        X, Y, p['residual_blur'] if blur else shared.new_tensor(0.02), frame.pattern)
     radiance = paint * illumination(X, Y, local, frame.extent)
     share = (size[0] ** 2 + size[1] ** 2) / (frame.size[0] ** 2 + frame.size[1] ** 2)
     polynomial = torch.stack([p['a2'] * share, p['a4'] * share ** 2, p['a6'] * share ** 3])
@@ -167,9 +167,8 @@ def irradiance(model: Model, frame: Frame, shared: Tensor, local: Tensor,
     light = fall_off(rays, rays.new_tensor([1., 1., 0., 0.]), centre.to(rays),
                      rays.new_zeros(()), polynomial.to(rays))
     image = vignette(radiance[..., None].float(), light)
-    if blur:
-        image = _defocus(model, p, image, depth) if float(p['defocus'].detach()) > 0 else image
-        image = residual_blur(image, p['residual_blur'].clamp(0.05, 4.9).float())
+    if blur and float(p['defocus'].detach()) > 0:
+        image = _defocus(model, p, image, depth)
     return image[..., 0]
 
 
