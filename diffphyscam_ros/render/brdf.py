@@ -58,6 +58,24 @@ def diffuse_color(base_color, metallic):
     return base_color * (ONE - metallic)
 
 
+def band_correction(bx, by, bz, xx, yy, xy, xz, yz, nx, ny, nz, tx, ty, tz, k1, k2, k3, k4, k5):
+    """
+    What a filtered map lacks of one colour's reflection, see ``environment.lobe_table``.
+
+    :param bx, ...: b and Q of that colour; nx, ...: normal; tx, ...: the reflected direction's
+        part along the surface; k1 to k5: channels 2 to 6 of the table.
+    """
+    zz = -xx - yy
+    qx, qy, qz = xx * nx + xy * ny + xz * nz, xy * nx + yy * ny + yz * nz, \
+        xz * nx + yz * ny + zz * nz
+    px, py, pz = xx * tx + xy * ty + xz * tz, xy * tx + yy * ty + yz * tz, \
+        xz * tx + yz * ty + zz * tz
+    return (k1 * (bx * tx + by * ty + bz * tz) + k2 * (bx * nx + by * ny + bz * nz)
+            + k3 * (px * tx + py * ty + pz * tz) + k4 * (qx * nx + qy * ny + qz * nz)
+            + k5 * (qx * tx + qy * ty + qz * tz))
+
+
+band_correction_nb = inline(band_correction)
 ggx_distribution_nb = inline(ggx_distribution)
 smith_visibility_nb = inline(smith_visibility)
 schlick_weight_nb = inline(schlick_weight)

@@ -27,7 +27,9 @@ TEXEL = WORK
  WEIGHT_C, WEIGHT_D) = (WORK + row * CHUNK for row in range(4, 19))
 #: Harmonics of the normal.
 HARMONICS = WORK
-MAP_U, MAP_V, ALBEDO_F0, ALBEDO_F90 = (WORK + row * CHUNK for row in range(4, 8))
+MAP_U, MAP_V, ALBEDO_F0, ALBEDO_F90, BAND_1, BAND_2, BAND_3, BAND_4, BAND_5 = (
+    WORK + row * CHUNK for row in range(4, 13))
+SKY_R = WORK + 13 * CHUNK
 SHADOW_X, SHADOW_Y, SHADOW_DEPTH, SHADOW_MAP = (WORK + row * CHUNK for row in range(4))
 #: Floats in the table.
 SIZE = WORK + 19 * CHUNK

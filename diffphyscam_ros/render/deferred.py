@@ -51,7 +51,7 @@ ZERO, ONE, HALF = np.float32(0), np.float32(1), np.float32(0.5)
 def shade(triangle, tri, tri_instance, clip, world, normals, uvs, colors, instance_material,
           instance_colored, instance_flip, constants, textures, texels, offsets, sizes,
           rays, eye_pixel_angle, sun, sun_maps, sun_matrices, lights, irradiance, env_texels,
-          env_offsets, env_sizes, albedo, occlusion, radiance, depth_out, normal_out,
+          env_offsets, env_sizes, env_bands, lobe, occlusion, radiance, depth_out, normal_out,
           instance_out):
     """
     Shade an image.
@@ -64,7 +64,8 @@ def shade(triangle, tri, tri_instance, clip, world, normals, uvs, colors, instan
     :param eye_pixel_angle: [rad] between the rays of neighbouring pixels.
     :param sun: (8,) float32 direction to the sun, irradiance, cosine of the disc, 1 if there.
     :param lights: (L, 12) float32; see ``fused.light_table``.
-    :param irradiance, env_texels, env_offsets, env_sizes: a ``PackedLighting``.
+    :param irradiance, env_texels, env_offsets, env_sizes, env_bands: a ``PackedLighting``.
+    :param lobe: ``environment.lobe_table``.
     :param occlusion: (H, W) of the sky, or empty.
     :param radiance: (H, W, 3) is written, like ``depth_out`` and, unless empty, the others.
     """
@@ -150,7 +151,8 @@ def shade(triangle, tri, tri_instance, clip, world, normals, uvs, colors, instan
                         fill_colors(run, length, setup, column, row, colors, v0, v1, v2)
                 fill_vectors(table)
                 sky_diffuse(table, irradiance)
-                sky_reflected(table, seen, count, env_texels, env_offsets, env_sizes, albedo)
+                sky_reflected(table, seen, count, env_texels, env_offsets, env_sizes, env_bands,
+                              lobe)
                 sky_shaded(table)
                 if sun[7] > 0:
                     fill_sunlit(table, bits, seen, count, sun, sun_maps, SHADOW_SIZE,

@@ -253,8 +253,8 @@ def render(scene: Scene, view: View, layout: Layout, backend: str, sun_maps,
                   drawn=drawn)
     points = surface.points
     reflections = shading.Reflections(lighting)
-    albedo = environments.directional_albedo().to(view.camera_matrix)
-    color = shading.shade_sky(points, lighting, reflections, albedo)
+    table = environments.lobe_table().to(view.camera_matrix)
+    color = shading.shade_sky(points, lighting, reflections, table)
     if scene.sun is not None:
         toward = -torch.nn.functional.normalize(scene.sun.direction.detach().to(color), dim=-1)
         maps, matrices, eye = sun_maps(surface.world)

@@ -3,8 +3,9 @@ Light from all around, prepared for shading: irradiance, blurred reflections, th
 
 The specular integral is split (Karis, "Real shading in Unreal Engine 4", 2013): the environment
 filtered with the GGX lobe for a viewer along the normal, times the lobe's directional albedo.
-It is exact for an even environment; otherwise it leaves out the stretching of highlights at
-grazing angles, which costs more the rougher the surface and the steeper the view.
+That leaves out how the lobe leans and stretches away from the normal; here the first two bands
+of the environment are reflected with the true lobe's first and second moments instead. What
+remains is the finer structure at steep views: above 40 dB on a rough sphere, without it 16 dB.
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from diffphyscam_ros.scene.light import DirectionalLight, Environment
 #: Texels along the sides of the reflection maps for roughness 0, 1/8, ... 1 (the first: mirror).
 REFLECTION_SIZES = (0, 128, 64, 64, 32, 32, 32, 32, 32)
 _SAMPLES = 160
-ALBEDO_SIZE = 32
+LOBE_ROWS, LOBE_COLUMNS = 65, 32
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Lighting:
     """(18, 3) harmonics of irradiance over pi."""
     reflections: tuple[Tensor, ...]
     """Octahedral maps with border (S + 2, S + 2, 3), roughness 0 to 1 in equal steps."""
+    bands: Tensor
+    """(3, 9) for each colour b (3) and Q (xx, yy, xy, xz, yz; traceless): the environment's first
+    two bands, radiance = ... + b.d + d.Qd in direction d; the ninth column is unused."""
 
 
 def equirect_directions(height: int, width: int, *, dtype: torch.dtype = torch.float32,
@@ -82,7 +86,18 @@ def prepare(environment: Environment) -> Lighting:
     maps = [bordered[0]] + [
         octahedral.add_border(_blurred(bordered, min(REFLECTION_SIZES[k], size), k / last))
         for k in range(1, last + 1)]
-    return Lighting(coefficients, tuple(maps))
+    bands = _bands(radiance.reshape(-1, 3), vectors.reshape(-1, 3), area.reshape(-1, 1))
+    return Lighting(coefficients, tuple(maps), bands)
+
+
+def _bands(radiance: Tensor, d: Tensor, area: Tensor) -> Tensor:
+    """First and second band of an environment, see ``Lighting.bands``."""
+    share = radiance * area
+    b = share.mT @ d * (3 / (4 * math.pi))
+    x, y, z = d.unbind(-1)
+    third = (x * x + y * y + z * z) / 3
+    q = share.mT @ torch.stack([x * x - third, y * y - third, x * y, x * z, y * z], -1)
+    return torch.cat([b, q * (15 / (8 * math.pi)), torch.zeros_like(b[:, :1])], -1)
 
 
 def at_roughness(lighting: Lighting, roughness: float) -> Tensor:
@@ -141,27 +156,58 @@ def _lobe(roughness: float, count: int) -> tuple[list[list[float]], list[float]]
 
 
 @cache
-def directional_albedo(size: int = ALBEDO_SIZE) -> Tensor:
+def lobe_table(rows: int = LOBE_ROWS, columns: int = LOBE_COLUMNS) -> Tensor:
     """
-    Albedo of the GGX lobe, (size, size, 2): ``f0 * [0] + f90 * [1]``.
+    The specular lobe for every roughness and view angle, (rows, columns, 7).
 
-    Row: roughness 0 to 1; column: n.v 0 to 1, nodes at both ends.
+    Row: roughness 0 to 1; column: n.v 0 to 1, nodes at both ends. Channels 0 and 1: directional
+    albedo for f0 and f90. Channels 2 to 6: what the map lookup lacks of the true lobe's first
+    and second moments, as factors of b.t, b.n, t.Qt, n.Qn and n.Qt (see ``Lighting.bands``),
+    t being the reflected direction's part along the surface.
     """
-    steps = 512
-    n_v = torch.linspace(0, 1, size, dtype=torch.float64).clamp_min(2e-3)[None, :, None]
-    rough = torch.linspace(0, 1, size, dtype=torch.float64)[:, None, None]
+    steps = 1024
+    n_v = torch.linspace(0, 1, columns, dtype=torch.float64).clamp(2e-3, 0.9999)[None, :, None]
+    rough = torch.linspace(0, 1, rows, dtype=torch.float64)[:, None, None]
     alpha = (rough * rough).clamp_min(float(brdf.MIN_ALPHA))
     i = torch.arange(steps, dtype=torch.float64)
     u, phi = (i + 0.5) / steps, 2 * math.pi * ((i * 0.6180339887498949) % 1)
     n_h = ((1 - u) / (1 + (alpha * alpha - 1) * u)).sqrt()
-    v_h = (1 - n_v * n_v).sqrt() * (1 - n_h * n_h).clamp_min(0).sqrt() * phi.cos() + n_v * n_h
-    n_l = 2 * v_h * n_h - n_v
-    keep = (n_l > 0) & (v_h > 0)
-    n_l, v_h = n_l.clamp_min(1e-6), v_h.clamp_min(1e-6)
+    sin_h, sin_v = (1 - n_h * n_h).clamp_min(0).sqrt(), (1 - n_v * n_v).sqrt()
+    v_h = -sin_v * sin_h * phi.cos() + n_v * n_h
+    z, x = 2 * v_h * n_h - n_v, 2 * v_h * sin_h * phi.cos() + sin_v
+    y = 2 * v_h * sin_h * phi.sin()
+    keep = (z > 0) & (v_h > 0)
+    n_l, v_h = z.clamp_min(1e-6), v_h.clamp_min(1e-6)
     weight = torch.where(keep, brdf.smith_visibility(n_l, n_v, alpha) * 4 * n_l * v_h / n_h, 0.0)
     fresnel = brdf.schlick_weight(v_h)
-    table = torch.stack([(weight * (1 - fresnel)).mean(-1), (weight * fresnel).mean(-1)], -1)
-    return table.float()
+    total = weight.sum(-1).clamp_min(1e-12)
+
+    def mean(value: Tensor) -> Tensor:
+        return (weight * value).sum(-1) / total
+
+    first, second = _map_moments(rough[:, 0, 0])
+    s, c = sin_v[..., 0], n_v[..., 0]
+    return torch.stack([
+        (weight * (1 - fresnel)).mean(-1), (weight * fresnel).mean(-1),
+        mean(x) / s - first, mean(z) - first * c,
+        mean(x * x - y * y) / (s * s) - second, mean(z * z - y * y) - second * c * c,
+        2 * (mean(x * z) / s - second * c)], -1).float()
+
+
+def _map_moments(roughness: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of P1 and P2 of the cosine to the axis in the filtered maps, each (R, 1)."""
+    last = len(REFLECTION_SIZES) - 1
+    nodes = []
+    for k in range(last + 1):
+        cosine = torch.tensor([d[2] for d in _lobe(k / last, 1024)[0]], dtype=torch.float64)
+        nodes.append([float((cosine ** 2).sum() / cosine.sum()),
+                      float((cosine * (1.5 * cosine ** 2 - 0.5)).sum() / cosine.sum())])
+    nodes[0] = [1.0, 1.0]
+    table = torch.tensor(nodes, dtype=torch.float64)
+    layer = roughness * last
+    below = layer.floor().clamp(max=last - 1).long()
+    out = torch.lerp(table[below], table[below + 1], (layer - below)[:, None])
+    return out[:, :1], out[:, 1:]
 
 
 def split_sun(environment: Environment, *, radius: float = 0.1

@@ -39,6 +39,7 @@ class PackedLighting:
     texels: np.ndarray
     offsets: np.ndarray
     sizes: np.ndarray
+    bands: np.ndarray
 
 
 @dataclass
@@ -68,7 +69,7 @@ def pack_lighting(environment: Environment | None, roughness: np.ndarray) -> Pac
     texels = np.zeros((int(areas.sum()), 4), np.float32)
     texels[:, :3] = torch.cat([m.reshape(-1, 3) for m in maps]).numpy()
     return PackedLighting(lighting.irradiance.numpy(), texels.reshape(-1),
-                          np.cumsum(areas) - areas, sizes)
+                          np.cumsum(areas) - areas, sizes, lighting.bands.numpy())
 
 
 class FusedRenderer:
@@ -91,7 +92,7 @@ class FusedRenderer:
         self.radii = np.zeros(len(scene.instances))
         self.flip = np.zeros(len(scene.instances), bool)
         self.shadows = SunShadows(self.geometry)
-        self.albedo = environments.directional_albedo().numpy()
+        self.lobe = environments.lobe_table().numpy()
         self._lighting: tuple[Environment | None, PackedLighting] | None = None
         self._last = np.full((len(scene.instances), 3, 4), np.nan)
         self._scratch: tuple[np.ndarray, ...] | None = None
@@ -166,7 +167,8 @@ class FusedRenderer:
               rotation @ np.linalg.inv(camera_matrix),
               np.float32(1 / camera_matrix[0, 0]), sun_row, maps, matrices,
               light_table(lights, eye), lighting.irradiance, lighting.texels,
-              lighting.offsets, lighting.sizes, self.albedo, _NONE2, out.radiance, out.depth,
+              lighting.offsets, lighting.sizes, lighting.bands,
+              self.lobe, _NONE2, out.radiance, out.depth,
               out.normal, out.instance)
         if self._scratch is None or self._scratch[0].shape != (height, width):
             self._scratch = (np.empty((height, width), np.int32),

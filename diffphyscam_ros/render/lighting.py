@@ -3,6 +3,7 @@
 import numpy as np
 
 from diffphyscam_ros.kernels import inline
+from diffphyscam_ros.render.brdf import band_correction_nb as band_correction
 from diffphyscam_ros.render.brdf import diffuse_color_nb as diffuse_color
 from diffphyscam_ros.render.brdf import ggx_distribution_nb as ggx_distribution
 from diffphyscam_ros.render.brdf import MIN_ALPHA, MIN_COSINE, PI
@@ -13,6 +14,11 @@ from diffphyscam_ros.render.brdf import specular_f90_nb as specular_f90
 from diffphyscam_ros.render.chunk import (
     ALBEDO_F0,
     ALBEDO_F90,
+    BAND_1,
+    BAND_2,
+    BAND_3,
+    BAND_4,
+    BAND_5,
     BASE_B,
     BASE_G,
     BASE_R,
@@ -41,6 +47,7 @@ from diffphyscam_ros.render.chunk import (
     SHADOW_MAP,
     SHADOW_X,
     SHADOW_Y,
+    SKY_R,
     SPECULAR,
     TEXEL,
     TX,
@@ -153,9 +160,9 @@ def map_lookup(table, i, texels, first, size, weight):
 
 
 @inline
-def sky_reflected(table, seen, count, texels, offsets, sizes, albedo):
+def sky_reflected(table, seen, count, texels, offsets, sizes, bands, lobe):
     """Filtered reflection of the sky and the lobe's albedo, columns with ``seen`` >= 0."""
-    side = albedo.shape[0]
+    rows, columns = lobe.shape[0], lobe.shape[1]
     for i in range(CHUNK):
         nx, ny, nz = table[NX + i], table[NY + i], table[NZ + i]
         tx, ty, tz = table[TX + i], table[TY + i], table[TZ + i]
@@ -174,24 +181,34 @@ def sky_reflected(table, seen, count, texels, offsets, sizes, albedo):
         map_lookup(table, i, texels, offsets[k], sizes[k], ONE - fraction)
         if fraction > ZERO:
             map_lookup(table, i, texels, offsets[k + 1], sizes[k + 1], fraction)
-    for i in range(CHUNK):
-        s = table[N_V + i] * np.float32(side - 1)
-        t = min(max(table[ROUGH + i], ZERO), ONE) * np.float32(side - 1)
-        si, ti = min(int(s), side - 2), min(int(t), side - 2)
-        fs, ft = s - np.float32(si), t - np.float32(ti)
-        wb, wd = fs * (ONE - ft), fs * ft
-        wa, wc = ONE - ft - wb, ft - wd
-        table[ALBEDO_F0 + i] = (albedo[ti, si, 0] * wa + albedo[ti, si + 1, 0] * wb
-                                + albedo[ti + 1, si, 0] * wc + albedo[ti + 1, si + 1, 0] * wd)
-        table[ALBEDO_F90 + i] = (albedo[ti, si, 1] * wa + albedo[ti, si + 1, 1] * wb
-                                 + albedo[ti + 1, si, 1] * wc + albedo[ti + 1, si + 1, 1] * wd)
+    # The lobe: linear in the view angle, nearest in roughness (a step of 1/64).
+    for i in range(count):
+        s = table[N_V + i] * np.float32(columns - 1)
+        row = int(min(max(table[ROUGH + i], ZERO), ONE) * np.float32(rows - 1) + HALF)
+        column = min(int(s), columns - 2)
+        f = s - np.float32(column)
+        for k in range(7):
+            table[ALBEDO_F0 + k * CHUNK + i] = (lobe[row, column, k]
+                                                + f * (lobe[row, column + 1, k]
+                                                       - lobe[row, column, k]))
+    for c in range(3):
+        bx, by, bz, xx = bands[c, 0], bands[c, 1], bands[c, 2], bands[c, 3]
+        yy, xy, xz, yz = bands[c, 4], bands[c, 5], bands[c, 6], bands[c, 7]
+        for i in range(CHUNK):
+            nx, ny, nz = table[NX + i], table[NY + i], table[NZ + i]
+            vx, vy, vz = table[TX + i], table[TY + i], table[TZ + i]
+            n_v = nx * vx + ny * vy + nz * vz
+            lacking = band_correction(
+                bx, by, bz, xx, yy, xy, xz, yz, nx, ny, nz, n_v * nx - vx, n_v * ny - vy,
+                n_v * nz - vz, table[BAND_1 + i], table[BAND_2 + i], table[BAND_3 + i],
+                table[BAND_4 + i], table[BAND_5 + i])
+            table[SKY_R + c * CHUNK + i] = max(table[TEXEL + 4 * i + c] + lacking, ZERO)
 
 
 @inline
 def sky_shaded(table):
     """Sum of emission and the sky's light, diffuse and reflected."""
-    for channel in range(3):
-        c = channel * CHUNK
+    for c in range(0, 3 * CHUNK, CHUNK):
         for i in range(CHUNK):
             base, metal = table[BASE_R + c + i], table[METAL + i]
             specular = table[SPECULAR + i]
@@ -201,7 +218,7 @@ def sky_shaded(table):
                          + specular_f90(metal, specular) * e90)
             table[OUT_R + c + i] = (table[EMIT_R + c + i]
                                     + diffuse_color(base, metal) * kept * table[OUT_R + c + i]
-                                    + reflected * table[TEXEL + 4 * i + channel]
+                                    + reflected * table[SKY_R + c + i]
                                     * table[OCCLUSION + i])
 
 

@@ -71,35 +71,40 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(-1, keepdim=True)
 
 
-def lobe_albedo(table: Tensor, n_v: Tensor, roughness: Tensor) -> tuple[Tensor, Tensor]:
-    """Directional albedo of the specular lobe for f0 and f90, each (N, 1); bilinear."""
-    side = table.shape[0]
-    s, t = n_v * (side - 1), roughness.clamp(0, 1) * (side - 1)
-    si = s.detach().floor().clamp(0, side - 2).long()
-    ti = t.detach().floor().clamp(0, side - 2).long()
+def lobe_values(table: Tensor, n_v: Tensor, roughness: Tensor) -> Tensor:
+    """The lobe's table (R, V, 7) at n.v and roughness (N, 1), bilinear (N, 7)."""
+    rows, columns = table.shape[:2]
+    s, t = n_v * (columns - 1), roughness.clamp(0, 1) * (rows - 1)
+    si = s.detach().floor().clamp(0, columns - 2).long()
+    ti = t.detach().floor().clamp(0, rows - 2).long()
     fs, ft = s - si, t - ti
-    flat = table.reshape(-1, 2)
-    k = (ti * side + si)[:, 0]
+    flat = table.reshape(-1, table.shape[-1])
+    k = (ti * columns + si)[:, 0]
     upper = torch.lerp(flat[k], flat[k + 1], fs)
-    lower = torch.lerp(flat[k + side], flat[k + side + 1], fs)
-    out = torch.lerp(upper, lower, ft)
-    return out[:, :1], out[:, 1:]
+    lower = torch.lerp(flat[k + columns], flat[k + columns + 1], fs)
+    return torch.lerp(upper, lower, ft)
 
 
-def shade_sky(points: Points, lighting: Lighting, reflections: Reflections, albedo: Tensor
+def shade_sky(points: Points, lighting: Lighting, reflections: Reflections, table: Tensor
               ) -> Tensor:
     """Emission and the sky's light, diffuse and reflected (N, 3)."""
     p = points
     irradiance = harmonics.evaluate(lighting.irradiance, p.normal).clamp_min(0)
     n_v = cosine(p.normal, p.to_eye)
     mirrored = 2 * n_v * p.normal - p.to_eye
-    e0, e90 = lobe_albedo(albedo, n_v.clamp(float(brdf.MIN_COSINE), 1), p.roughness)
-    reflected = (brdf.specular_f0(p.base_color, p.metallic, p.specular) * e0
-                 + brdf.specular_f90(p.metallic, p.specular) * e90)
+    lobe = lobe_values(table, n_v.clamp(float(brdf.MIN_COSINE), 1), p.roughness)
+    e0, e90 = lobe[:, :1], lobe[:, 1:2]
+    along = mirrored - n_v * p.normal
+    lacking = torch.stack([
+        brdf.band_correction(*row[:8], *p.normal.unbind(-1), *along.unbind(-1),
+                             *lobe[:, 2:].unbind(-1)) for row in lighting.bands], -1)
+    reflected = (reflections.at(mirrored, p.roughness) + lacking).clamp_min(0)
+    albedo = (brdf.specular_f0(p.base_color, p.metallic, p.specular) * e0
+              + brdf.specular_f90(p.metallic, p.specular) * e90)
     kept = 1 - (brdf.specular_f0(p.base_color, 0 * p.metallic, p.specular) * e0
                 + p.specular * e90)
     return (p.emission + brdf.diffuse_color(p.base_color, p.metallic) * kept * irradiance
-            + reflected * reflections.at(mirrored, p.roughness))
+            + albedo * reflected)
 
 
 def reflect_light(points: Points, direction: Tensor, irradiance: Tensor) -> Tensor:
