@@ -1,0 +1,127 @@
+"""Pictures against renderings: residuals, robust weights, how a picture follows its camera."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffphyscam_ros.camera import PhysicalCamera
+from diffphyscam_ros.optics.intrinsics import floats, intrinsics
+from diffphyscam_ros.optics.resample import cached_map, resample_depth
+
+#: Share of the image by which the rendering is wider than needed: room for the lens to change.
+MARGIN = 0.08
+#: What even a perfect twin does not explain [DN]: texture, shading, interpolation.
+MODEL_ERROR = 0.006
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The twin as a pinhole camera sees it."""
+
+    radiance: Tensor
+    depth: Tensor
+    matrix: Tensor
+    """(3, 3) K of the rendering."""
+
+
+def expected(camera: PhysicalCamera, rendered: Rendered) -> np.ndarray:
+    """Noise-free picture (H, W, C) [DN] of a rendering."""
+    with torch.no_grad():
+        return camera.expected(rendered.radiance, rendered.depth,
+                               render_matrix=rendered.matrix).numpy()
+
+
+def wider(camera: PhysicalCamera) -> tuple[Tensor, tuple[int, int]]:
+    """K (3, 3) and size of the view to render, with a margin for the lens to change."""
+    matrix, (height, width) = camera.render_view()
+    more_y, more_x = round(MARGIN * height) + 1, round(MARGIN * width) + 1
+    matrix = matrix.clone()
+    matrix[0, 2] += more_x
+    matrix[1, 2] += more_y
+    return matrix, (height + 2 * more_y, width + 2 * more_x)
+
+
+def pose_jacobian(image: np.ndarray, camera: PhysicalCamera, rendered: Rendered) -> np.ndarray:
+    """
+    Change of the image (6, H, W, C) per turn [rad] and shift [m] of the camera in its own axes.
+
+    A point at (x, y, 1)/rho in the optical frame moves by the rigid motion; the image follows
+    against its gradient, taken in the pinhole plane.
+    """
+    K = rendered.matrix
+    render = torch.stack([K[0, 0], K[1, 1], K[0, 2], K[1, 2]])
+    lens, focal = camera.lens, camera.settings.focal_length
+    position = cached_map(floats(intrinsics(lens, focal)), lens.distortion_model,
+                          floats(lens.distortion_coefficients), lens.size, floats(render))
+    rho = 1 / resample_depth(rendered.depth, position).numpy()
+    flat = ((position - render[2:]) / render[:2]).float().numpy()
+    x, y = flat[..., 0], flat[..., 1]
+    xv, xu = np.gradient(x)
+    yv, yu = np.gradient(y)
+    gv, gu = np.gradient(image, axis=(0, 1))
+    determinant = (xu * yv - xv * yu)[..., None]
+    gx = (gu * yv[..., None] - gv * yu[..., None]) / determinant
+    gy = (gv * xu[..., None] - gu * xv[..., None]) / determinant
+    zero = np.zeros_like(x)
+    # Velocity of (x, y) when the camera turns by w and shifts by t: the point does the opposite.
+    moves = (
+        (x * y, 1 + y * y), (-(1 + x * x), -x * y), (y, -x),
+        (-rho, zero), (zero, -rho), (rho * x, rho * y))
+    return np.stack([-(gx * dx[..., None] + gy * dy[..., None])
+                     for dx, dy in moves]).astype(np.float32)
+
+
+def shrink(image: np.ndarray, factor: int) -> np.ndarray:
+    """Mean over blocks of ``factor`` x ``factor`` pixels."""
+    if factor == 1:
+        return image
+    height, width = image.shape[0] // factor, image.shape[1] // factor
+    small = cv2.resize(image[:height * factor, :width * factor], (width, height),
+                       interpolation=cv2.INTER_AREA)
+    return small.reshape(height, width, image.shape[2])
+
+
+def clipped(image: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """Where both are saturated or black: nothing to learn there."""
+    return (image > 0.99) & (base > 0.97) | (image < 0.004) & (base < 0.02)
+
+
+def residual_of(image: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """Picture minus prediction, zero where both are clipped."""
+    return np.where(clipped(image, base), np.float32(0), image - base)
+
+
+def edges(image: np.ndarray) -> np.ndarray:
+    """Strength of the edges of a picture, whatever its exposure."""
+    grey = np.log(image.mean(-1) + 0.02)
+    return cv2.GaussianBlur(np.hypot(*np.gradient(grey)), (0, 0), 1.0)
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Normalised cross-correlation of two images, in [-1, 1]."""
+    a, b = a - a.mean(), b - b.mean()
+    return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum() + 1e-12))
+
+
+def robust_scale(residuals: Sequence[np.ndarray]) -> float:
+    """Standard deviation of the better half: 1.4826 times the median magnitude."""
+    sample = np.concatenate([np.abs(r.ravel()[::7]) for r in residuals])
+    sample = sample[sample > 0]
+    median = float(np.median(sample)) if len(sample) else 0.0
+    return max(1.4826 * median, MODEL_ERROR)
+
+
+def weights(residual: np.ndarray, scale: float) -> np.ndarray:
+    """Weights of Geman and McClure; a residual of three scales has a quarter."""
+    u = (residual / (3 * scale)) ** 2
+    return 1 / (1 + u) ** 2
+
+
+def rho(residual: np.ndarray, scale: float) -> float:
+    """Sum of the loss of Geman and McClure, in units of variance; at most 9 a pixel."""
+    u = (residual / (3 * scale)) ** 2
+    return float((9 * u / (1 + u)).sum(dtype=np.float64))

@@ -1,0 +1,96 @@
+"""What a recalibration found: numbers, verdicts, and the sentence that the service answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffphyscam_ros.camera import PhysicalCamera
+
+#: Held-out loss must fall by this share, and by twice the standard error over frames.
+LEAST_GAIN = 0.02
+
+
+@dataclass(frozen=True)
+class Change:
+    """One parameter before and after."""
+
+    name: str
+    unit: str
+    before: float
+    after: float
+    sigma: float
+    verdict: str
+    """determined, weakly determined, or not observable (then it stays near its old value)."""
+
+    def __str__(self) -> str:
+        unit = '' if self.unit == '1' else f' {self.unit}'
+        return f'{self.name} {self.before:.5g} -> {self.after:.5g} +- {self.sigma:.2g}{unit}'
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished recalibration; whether it is applied is for its caller to do."""
+
+    mode: str
+    """twin or target."""
+    camera: PhysicalCamera
+    frames: int
+    held_out: int
+    loss_before: float
+    loss_after: float
+    """Robust loss on held-out frames, 1 being the noise of the fitted camera."""
+    significant: bool
+    """Whether the held-out loss fell for sure."""
+    psnr_before: float
+    psnr_after: float
+    explained: float
+    """Share of pixels that the model explains."""
+    changes: tuple[Change, ...]
+    mount: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """[rad] turn of the optical frame in its own axes."""
+    mount_sigma: tuple[float, ...] = (0.0, 0.0, 0.0)
+    time_offset: float = 0.0
+    """[s]"""
+
+    def message(self) -> str:
+        """Say everything in one paragraph."""
+        start = (f'{self.mode} mode, {self.frames} frames and {self.held_out} held out: held-out '
+                 f'loss {self.loss_before:.3f} -> {self.loss_after:.3f}, PSNR '
+                 f'{self.psnr_before:.1f} -> {self.psnr_after:.1f} dB, '
+                 f'{100 * self.explained:.0f} % of the pixels explained.')
+        moved = '; '.join(str(c) for c in self.changes if c.verdict != 'not observable')
+        blind = ', '.join(c.name for c in self.changes if c.verdict == 'not observable')
+        degrees = np.degrees(self.mount)
+        end = f' Mount turned by {degrees[0]:.3f}, {degrees[1]:.3f}, {degrees[2]:.3f} degrees.' \
+            if any(self.mount) else ''
+        end += f' Not observable: {blind}.' if blind else ''
+        verb = 'Applied' if self.significant else ('Not applied, the held-out loss did not fall '
+                                                   'significantly')
+        return f'{verb}; {start} {moved}.{end}'
+
+
+def verdict(sigma: float, prior: float) -> str:
+    """Compare what is known after the fit with what was known before."""
+    if sigma > 0.7 * prior:
+        return 'not observable'
+    return 'weakly determined' if sigma > 0.25 * prior else 'determined'
+
+
+def judge(before: Sequence[np.ndarray], after: Sequence[np.ndarray], scale: float
+          ) -> tuple[float, float, bool]:
+    """
+    Robust loss of old and new residuals [DN] on the same frames, and whether it fell for sure.
+
+    Frames are the independent unit: pixels of one frame err together.
+    """
+    old, new = (np.array([_loss(r, scale) for r in residuals]) for residuals in (before, after))
+    gain = old - new
+    error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.inf
+    sure = bool(gain.mean() > 2 * error and gain.mean() > LEAST_GAIN * old.mean())
+    return float(old.mean()), float(new.mean()), sure
+
+
+def _loss(residual: np.ndarray, scale: float) -> float:
+    u = (residual / (3 * scale)) ** 2
+    return float((9 * u / (1 + u)).mean(dtype=np.float64))

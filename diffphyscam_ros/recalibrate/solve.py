@@ -1,0 +1,109 @@
+"""One recalibration from start to finish: choose the source of truth, prepare, fit, judge."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.geometry import invert, log_so3
+from diffphyscam_ros.recalibrate.job import Job, Twin
+from diffphyscam_ros.recalibrate.observation import (
+    check_pictures,
+    choose_views,
+    paired,
+    Picture,
+    Trajectory,
+)
+from diffphyscam_ros.recalibrate.outcome import Outcome
+from diffphyscam_ros.recalibrate.target_mode import recalibrate_on_target, sees_target
+from diffphyscam_ros.recalibrate.twin import Priors, Render, Shot
+from diffphyscam_ros.recalibrate.twin_mode import recalibrate, TwinOptions
+from diffphyscam_ros.render.renderer import Renderer
+from diffphyscam_ros.render.view import View
+from diffphyscam_ros.scene.scene import Scene
+from diffphyscam_ros.scene.world import World
+
+#: [s] over which the camera's motion is measured.
+_MOTION_SPAN = 0.04
+
+
+def solve(job: Job, *, progress: Callable[[float, str], None] = lambda share, text: None
+          ) -> Outcome:
+    """Recalibrate; raises InputError with the cause where the frames cannot be used."""
+    job = _with_exposure(job)
+    options, camera = job.options, job.camera
+    check_pictures(job.pictures, camera.lens.size, camera.sensor.channels,
+                   min(options.frames, 6))
+    mode = options.mode
+    if mode == 'target' and not options.target:
+        raise InputError('recalibration.target is empty; name the board, for instance '
+                         'chessboard:9x6:0.025, or set recalibration.mode to twin.')
+    if mode == 'auto':
+        seen = bool(options.target) and sees_target(job.pictures, options.target)
+        mode = 'target' if seen else 'twin'
+    if mode == 'target':
+        return recalibrate_on_target(job, progress=progress)
+    if job.poses is None or job.twin is None:
+        raise InputError('Twin mode needs to know where the camera was; set '
+                         'recalibration.pose_topic to its odometry or pose.')
+    pictures = paired(job.pictures, job.poses, options.pairing_tolerance)
+    pictures = choose_views(pictures, job.poses, options.frames)
+    progress(0.01, 'building the twin')
+    T_base_optical = job.twin.T_base_optical
+    if options.pose_of == 'optical':
+        T_base_optical = torch.eye(4, dtype=torch.float64)
+    shots = [_shot(p, job.poses, T_base_optical, camera.settings.exposure_time)
+             for p in pictures]
+    with World.load(job.twin.scene) as world:
+        scene = world.scene
+    bases = [s.T_world_optical @ invert(job.twin.T_base_optical) for s in shots]
+    return recalibrate(shots, render_twin(scene, job.twin, bases), camera,
+                       TwinOptions(groups=options.groups, time_offset=options.fit_time_offset,
+                                   priors=Priors(rotation=options.pose_rotation_sigma,
+                                                 translation=options.pose_translation_sigma)),
+                       progress=progress)
+
+
+def render_twin(scene: Scene, twin: Twin, T_world_base: list[Tensor]) -> Render:
+    """Renderer of the twin with its vehicle where the real one was in each view."""
+    renderer = Renderer(scene)
+    vehicle = list(twin.vehicle)
+    T_base_part = invert(twin.T_world_base.double()) @ twin.T_world_instance[vehicle].double()
+
+    def render(matrix: Tensor, size: tuple[int, int], T_world_optical: Tensor, view: int
+               ) -> tuple[Tensor, Tensor]:
+        instances = twin.T_world_instance.clone()
+        instances[vehicle] = (T_world_base[view] @ T_base_part).to(instances)
+        frame = renderer.render(View(matrix, invert(T_world_optical), size),
+                                T_world_instance=instances, outputs=('radiance', 'depth'))
+        return frame.radiance, frame.depth
+    return render
+
+
+def _shot(picture: Picture, poses: Trajectory, T_base_optical: Tensor, exposure_time: float
+          ) -> Shot:
+    middle = picture.stamp + 0.5e9 * float(exposure_time)
+    span = 0.5e9 * _MOTION_SPAN
+    before, after = (poses.at(middle + s) @ T_base_optical for s in (-span, span))
+    pose = poses.at(middle) @ T_base_optical
+    turn = log_so3(before[:3, :3].mT @ after[:3, :3])
+    shift = pose[:3, :3].mT @ (after[:3, 3] - before[:3, 3])
+    image = picture.image.astype(np.float32) / np.iinfo(picture.image.dtype).max
+    return Shot(image, pose, torch.cat([turn, shift]) / _MOTION_SPAN)
+
+
+def _with_exposure(job: Job) -> Job:
+    """Take the exposure time that the camera tells; what is left to solve is the gain."""
+    if not job.exposures:
+        return job
+    if max(job.exposures) > 1.01 * min(job.exposures):
+        raise InputError(f'The exposure time went from {min(job.exposures):.3g} to '
+                         f'{max(job.exposures):.3g} s while gathering; switch auto-exposure off '
+                         'for the recalibration.')
+    groups = tuple('gain' if g == 'exposure' else g for g in job.options.groups)
+    settings = replace(job.camera.settings, exposure_time=job.exposures[0])
+    return replace(job, camera=replace(job.camera, settings=settings),
+                   options=replace(job.options, groups=groups))

@@ -1,0 +1,132 @@
+"""
+Target mode: the offline calibration of ``diffphyscam calibrate``, run on live frames of a board.
+
+Old and new camera are compared on frames that taught neither: each frame's pose is refitted to
+its corners under both, and the reprojection errors compared frame by frame.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+import tempfile
+
+import cv2
+import numpy as np
+
+from diffphyscam_ros.calibrate import geometric, judge, output
+from diffphyscam_ros.calibrate.detect import detect
+from diffphyscam_ros.calibrate.run import calibrate, Options, Result
+from diffphyscam_ros.calibrate.target import parse_target
+from diffphyscam_ros.camera import PhysicalCamera
+from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.io.bags import Recording
+from diffphyscam_ros.io.files import atomic_path
+from diffphyscam_ros.optics.intrinsics import floats
+from diffphyscam_ros.recalibrate.job import Job
+from diffphyscam_ros.recalibrate.observation import Picture
+from diffphyscam_ros.recalibrate.outcome import Change, LEAST_GAIN, Outcome
+
+#: Frames looked at to decide whether a board is in view.
+_GLANCES = 6
+_STAGES = {'looking for the target': (0.02, 0.3), 'reading frames': (0.3, 0.35),
+           'fitting the pixels': (0.35, 0.9)}
+
+
+def sees_target(pictures: Sequence[Picture], target: str) -> bool:
+    """Whether most of a few frames show the board."""
+    board = parse_target(target)
+    glances = pictures[::max(len(pictures) // _GLANCES, 1)]
+    return sum(detect(_gray(p), board) is not None for p in glances) > len(glances) // 2
+
+
+def recalibrate_on_target(job: Job, *, progress: Callable[[float, str], None]) -> Outcome:
+    """Calibrate from the pictures of a job, which see the board of its options."""
+    old = job.camera
+    taught = [p for i, p in enumerate(job.pictures) if i % 4 != 2]
+    kept_aside = [p for i, p in enumerate(job.pictures) if i % 4 == 2]
+    with tempfile.TemporaryDirectory(prefix='diffphyscam_target_') as folder:
+        _write_frames(Path(folder), taught)
+        with Recording(folder) as recording:
+            result = calibrate(recording, Options(
+                target=job.options.target, pixel_pitch=float(old.sensor.pixel_pitch)),
+                progress=_stages(progress))
+    new = _merge(old, output.camera(result), result)
+    progress(0.92, 'judging on held-out frames')
+    board = parse_target(job.options.target)
+    views = [geometric.make_view(str(p.stamp), i, board, found) for i, p in enumerate(kept_aside)
+             if (found := detect(_gray(p), board)) is not None]
+    if len(views) < 2:
+        raise InputError(f'The board is in {len(views)} of {len(kept_aside)} held-out frames, '
+                         '2 are needed; keep it in view while frames are gathered.')
+    before, after = (np.array([_error(v, c) for v in views]) for c in (old, new))
+    gain = before - after
+    sure = bool(gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(len(gain))
+                and gain.mean() > LEAST_GAIN * before.mean())
+    quality = result.quality
+    return Outcome(mode='target', camera=new, frames=len(taught), held_out=len(views),
+                   loss_before=float(before.mean()), loss_after=float(after.mean()),
+                   significant=sure, psnr_before=float(quality.get('pinhole', np.nan)),
+                   psnr_after=float(quality.get('full', np.nan)), explained=1.0,
+                   changes=_changes(old, new, result))
+
+
+def _error(view: geometric.View, camera: PhysicalCamera) -> float:
+    """Reprojection error [px] of a view whose pose is free."""
+    lens = camera.lens
+    numbers = np.array([lens.fx, lens.fy, lens.cx, lens.cy,
+                        *floats(lens.distortion_coefficients)], float)
+    pose = geometric.fit_pose(view, numbers, lens.distortion_model)
+    found = geometric.project(view.points, pose, numbers, lens.distortion_model)[0]
+    return float(np.sqrt(((view.corners - found) ** 2).sum(1).mean()))
+
+
+def _merge(old: PhysicalCamera, fitted: PhysicalCamera, result: Result) -> PhysicalCamera:
+    """Take over what was fitted; what a board cannot tell stays as it was."""
+    lens = replace(fitted.lens, psf=old.lens.psf, oversampling=old.lens.oversampling)
+    if not result.defocus_seen:
+        lens = replace(lens, defocus_gain=old.lens.defocus_gain)
+        settings = replace(fitted.settings, f_number=old.settings.f_number,
+                           focus_distance=old.settings.focus_distance)
+    else:
+        settings = fitted.settings
+    sensor = fitted.sensor if result.fit is not None else old.sensor
+    sensor = replace(sensor, noise=old.sensor.noise, serial_number=old.sensor.serial_number,
+                     bits=old.sensor.bits, color_filter=old.sensor.color_filter)
+    return replace(old, lens=lens, sensor=sensor, settings=settings)
+
+
+def _changes(old: PhysicalCamera, new: PhysicalCamera, result: Result) -> tuple[Change, ...]:
+    before = {'fx': old.lens.fx, 'fy': old.lens.fy, 'cx': old.lens.cx, 'cy': old.lens.cy,
+              'residual_blur': old.lens.residual_blur,
+              'black_level': np.mean(old.sensor.black_level),
+              'read_noise': np.mean(old.sensor.read_noise)}
+    for name, value in zip(('k1', 'k2', 'p1', 'p2', 'k3'),
+                           floats(old.lens.distortion_coefficients), strict=False):
+        before[name] = value
+    return tuple(Change(p.name, p.unit, float(before.get(p.name, np.nan)), float(p.value),
+                        float(p.sigma), p.verdict)
+                 for p in judge.parameters(result) if np.ndim(p.value) == 0)
+
+
+def _write_frames(folder: Path, pictures: Sequence[Picture]) -> None:
+    for index, picture in enumerate(pictures):
+        pixels = picture.image[..., ::-1] if picture.image.shape[2] == 3 else picture.image
+        with atomic_path(folder / f'frame{index}.png') as path:
+            cv2.imwrite(str(path), np.ascontiguousarray(pixels))
+
+
+def _gray(picture: Picture) -> np.ndarray:
+    image = picture.image
+    if image.dtype != np.uint8:
+        image = (image >> 8).astype(np.uint8)
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else image[..., 0]
+
+
+def _stages(progress: Callable[[float, str], None]) -> Callable[[str, Iterable, int], Iterator]:
+    """Turn the calibration's progress bars into shares of the whole."""
+    def bar(name: str, items: Iterable, count: int) -> Iterator:
+        start, stop = _STAGES.get(name, (0.9, 0.92))
+        for index, item in enumerate(items):
+            progress(start + (stop - start) * min(index / max(count, 1), 1.0), name)
+            yield item
+    return bar

@@ -1,0 +1,296 @@
+"""
+Fit a camera to pictures of a scene whose twin the simulator holds.
+
+The twin is rendered where the camera was, passed through the camera model and compared with the
+picture, pixel by pixel. Gauss-Newton over all camera parameters and small corrections of the
+poses, coarse to fine (direct image alignment as in Engel et al., Direct sparse odometry, PAMI
+2018, with the physical camera in place of its photometric model). Pixels that the twin does not
+explain lose their weight (Geman and McClure, 1987). Camera parameters are differentiated by
+difference quotients of the forward camera, 14 for a normal fit; poses by the image gradient times
+the motion of each pixel, which its depth tells.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffphyscam_ros.calibrate import arrow
+from diffphyscam_ros.camera import PhysicalCamera
+from diffphyscam_ros.geometry import exp_so3, from_parts
+from diffphyscam_ros.recalibrate.alignment import (
+    clipped,
+    correlation,
+    edges,
+    expected,
+    pose_jacobian,
+    Rendered,
+    residual_of,
+    rho,
+    robust_scale,
+    shrink,
+    weights,
+    wider,
+)
+from diffphyscam_ros.recalibrate.parameters import at_level, moved, Parameter
+
+#: Rendering the twin: (K (3, 3), (height, width), T_world_optical, view number) -> radiance, depth
+Render = Callable[[Tensor, tuple[int, int], Tensor, int], tuple[Tensor, Tensor]]
+
+#: A pixel whose residual is within this many scales counts as explained by the twin.
+EXPLAINED = 4.0
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture and where its camera is believed to have been."""
+
+    image: np.ndarray
+    """(H, W, C) float32 DN in [0, 1]."""
+    T_world_optical: Tensor
+    """(4, 4) float64, in the middle of the exposure."""
+    motion: Tensor
+    """(6,) [rad/s], [m/s]: rotation and translation rate of the optical frame in its own axes."""
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Standard deviations of what belongs to the poses."""
+
+    rotation: float = 5e-4
+    """[rad] of each frame's own error."""
+    translation: float = 3e-3
+    """[m]"""
+    mount_rotation: float = 0.02
+    """[rad] of the mount, common to all frames."""
+    time_offset: float = 0.02
+    """[s] between the clocks of camera and poses."""
+
+
+@dataclass
+class State:
+    """What the fit moves."""
+
+    camera: PhysicalCamera
+    mount: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    """(3,) [rad] turn of the optical frame in its own axes, common to all frames."""
+    time_offset: float = 0.0
+    """[s] that the pose stamps lag behind the picture stamps."""
+    poses: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
+    """(V, 6) [rad], [m] corrections in the optical frame."""
+    moved: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """(P,) how far each camera parameter went."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted state and what is known about it."""
+
+    state: State
+    parameters: tuple[Parameter, ...]
+    sigma: np.ndarray
+    """(P + 3 + 1,) standard deviations: camera parameters, mount, time offset."""
+    scale: float
+    """[DN] robust standard deviation of the residual at full resolution."""
+    explained: float
+    """Share of pixels that the twin explains."""
+
+
+class TwinFit:
+    """The problem: pictures, a renderer of the twin, and what may move."""
+
+    def __init__(self, shots: Sequence[Shot], render: Render,
+                 parameters: Sequence[Parameter], *, mount: bool = True,
+                 time_offset: bool = True, priors: Priors | None = None,
+                 progress: Callable[[float, str], None] = lambda share, text: None) -> None:
+        self.shots, self.render, self.parameters = list(shots), render, tuple(parameters)
+        self.priors, self.progress = priors or Priors(), progress
+        self.mount_free, self.offset_free = mount, time_offset
+
+    def start(self, camera: PhysicalCamera, *, time_offset: float = 0.0) -> State:
+        """Return the state from which a fit of ``camera`` starts."""
+        return State(camera, poses=np.zeros((len(self.shots), 6)), time_offset=time_offset,
+                     moved=np.zeros(len(self.parameters)))
+
+    def fit(self, state: State, *, levels: Sequence[tuple[int, int]]) -> Fit:
+        """Fit from ``state``; ``levels`` are (pixel size factor, most iterations)."""
+        total = sum(n / f ** 2 for f, n in levels)
+        done, result = 0.0, None
+        for factor, iterations in levels:
+            pyramid = [shrink(s.image, factor) for s in self.shots]
+            damping, equations = 1e-3, None
+            for _ in range(iterations):
+                equations = equations or self._equations(state, pyramid, factor)
+                trial = self._stepped(state, equations, damping)
+                cost = self._cost(trial, pyramid, factor, equations.scale)
+                done += 1 / factor ** 2
+                self.progress(min(done / total, 0.99),
+                              f'level 1/{factor}, residual {equations.scale:.4f} DN')
+                if cost < equations.cost:
+                    gain = 1 - cost / equations.cost
+                    state, result, equations = trial, None, None
+                    damping = max(damping / 5, 1e-6)
+                    if gain < 1e-4:
+                        break
+                else:
+                    damping *= 8
+                    if damping > 10:
+                        break
+            result = equations
+        factor = levels[-1][0]
+        result = result or self._equations(state, [shrink(s.image, factor) for s in self.shots],
+                                           factor)
+        return Fit(state, self.parameters, self._sigma(result), result.scale, result.explained)
+
+    def predict(self, state: State, view: int, factor: int) -> 'Prediction':
+        """Render view number ``view`` and pass it through the camera, at 1/``factor`` size."""
+        camera = at_level(state.camera, factor)
+        matrix, size = wider(camera)
+        radiance, depth = self.render(matrix, size, self.pose(state, view), view)
+        rendered = Rendered(radiance, depth, matrix)
+        return Prediction(rendered, expected(camera, rendered))
+
+    def pose(self, state: State, view: int) -> Tensor:
+        """T_world_optical (4, 4) of a view in a state."""
+        shot = self.shots[view]
+        change = torch.from_numpy(state.poses[view]).clone() + state.time_offset * shot.motion
+        change[:3] += torch.from_numpy(state.mount)
+        return shot.T_world_optical @ from_parts(exp_so3(change[:3]), change[3:])
+
+    # -- normal equations ------------------------------------------------------------------------
+
+    def _equations(self, state: State, pyramid: list[np.ndarray], factor: int) -> 'Equations':
+        predictions = [self.predict(state, v, factor) for v in range(len(pyramid))]
+        residuals = [residual_of(image, p.image)
+                     for image, p in zip(pyramid, predictions, strict=True)]
+        scale = robust_scale(residuals)
+        priors = self._prior_precision()
+        shared_count = len(priors)
+        shared, gradient = np.diag(priors), -priors * self._shared_values(state)
+        own_prior = 1 / np.array([self.priors.rotation] * 3 + [self.priors.translation] * 3) ** 2
+        blocks, scores, cost, explained = [], [], self._prior_cost(state), 0.0
+        for number, (image, residual) in enumerate(zip(pyramid, residuals, strict=True)):
+            weight = weights(residual, scale)
+            cost += rho(residual, scale) * factor ** 2
+            jacobian = self._jacobian(state, number, predictions[number], factor)
+            jacobian[:, clipped(image, predictions[number].image)] = 0
+            jacobian = jacobian.reshape(len(jacobian), -1)
+            weighted = jacobian * (weight.ravel() / scale ** 2 * factor ** 2)
+            curvature = (weighted @ jacobian.T).astype(np.float64)
+            right = (weighted @ residual.ravel()).astype(np.float64)
+            shared += curvature[:shared_count, :shared_count]
+            gradient += right[:shared_count]
+            own = curvature[shared_count:, shared_count:] + np.diag(own_prior)
+            blocks.append(arrow.Block(own, curvature[shared_count:, :shared_count],
+                                      right[shared_count:] - own_prior * state.poses[number]))
+            scores.append(right)
+            explained += float((np.abs(residual) < EXPLAINED * scale).mean())
+        return Equations(shared, gradient, blocks, scores, cost, scale, explained / len(pyramid))
+
+    def _jacobian(self, state: State, view: int, prediction: 'Prediction', factor: int
+                  ) -> np.ndarray:
+        """Change of the image (P + 4 + 6, H, W, C): camera, mount, time offset, own pose."""
+        base = prediction.image
+        rows = []
+        for parameter in self.parameters:
+            camera = at_level(parameter.move(state.camera, parameter.step), factor)
+            rows.append((expected(camera, prediction.rendered) - base) / parameter.step)
+        flow = pose_jacobian(base, at_level(state.camera, factor), prediction.rendered)
+        motion = self.shots[view].motion.numpy().astype(np.float32)
+        mount = flow[:3] * np.float32(self.mount_free)
+        offset = np.tensordot(motion, flow, 1)[None] * np.float32(self.offset_free)
+        return np.concatenate([np.stack(rows) if rows else flow[:0], mount, offset, flow])
+
+    def _shared_values(self, state: State) -> np.ndarray:
+        return np.concatenate([state.moved, state.mount, [state.time_offset]])
+
+    def _prior_precision(self) -> np.ndarray:
+        mount = self.priors.mount_rotation if self.mount_free else 1e-9
+        offset = self.priors.time_offset if self.offset_free else 1e-9
+        return 1 / np.array([*(p.prior for p in self.parameters), *[mount] * 3, offset]) ** 2
+
+    def _prior_cost(self, state: State) -> float:
+        own = np.array([self.priors.rotation] * 3 + [self.priors.translation] * 3)
+        return float((self._shared_values(state) ** 2 * self._prior_precision()).sum()
+                     + ((state.poses / own) ** 2).sum())
+
+    def _stepped(self, state: State, equations: 'Equations', damping: float) -> State:
+        step, own = arrow.solve(equations.shared, equations.gradient, equations.blocks, damping)
+        count = len(self.parameters)
+        return replace(state, camera=moved(state.camera, self.parameters, step[:count]),
+                       moved=state.moved + step[:count], mount=state.mount + step[count:count + 3],
+                       time_offset=state.time_offset + float(step[count + 3]),
+                       poses=state.poses + np.stack(own))
+
+    def _cost(self, state: State, pyramid: list[np.ndarray], factor: int, scale: float) -> float:
+        cost = self._prior_cost(state)
+        for view, image in enumerate(pyramid):
+            residual = residual_of(image, self.predict(state, view, factor).image)
+            cost += rho(residual, scale) * factor ** 2
+        return cost
+
+    def _sigma(self, equations: 'Equations') -> np.ndarray:
+        """
+        Standard deviations that survive correlated residuals.
+
+        Neighbouring pixels err together, so the spread is taken between frames, not pixels: the
+        sandwich estimator with one cluster per frame (Liang and Zeger, 1986), never below the
+        curvature's own value.
+        """
+        naive = arrow.covariance(equations.shared, equations.blocks)
+        count = len(equations.gradient)
+        meat = np.zeros((count, count))
+        for block, score in zip(equations.blocks, equations.scores, strict=True):
+            projected = score[:count] - block.coupling.T @ np.linalg.solve(block.own,
+                                                                           score[count:])
+            meat += np.outer(projected, projected)
+        frames = len(equations.blocks)
+        sandwich = naive @ meat @ naive * frames / max(frames - 1, 1)
+        prior = 1 / self._prior_precision()
+        return np.sqrt(np.minimum(np.maximum(np.diag(naive), np.diag(sandwich)), prior))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the camera should have delivered."""
+
+    rendered: Rendered
+    image: np.ndarray
+    """(H, W, C) DN."""
+
+
+@dataclass(frozen=True)
+class Equations:
+    """Normal equations of all views."""
+
+    shared: np.ndarray
+    gradient: np.ndarray
+    blocks: list[arrow.Block]
+    scores: list[np.ndarray]
+    """Per view (P + 4 + 6,): its own gradient, for the spread between views."""
+    cost: float
+    scale: float
+    explained: float
+
+
+def find_time_offset(problem: TwinFit, camera: PhysicalCamera, *, reach: float = 0.5,
+                     step: float = 0.025, factor: int = 8) -> tuple[float, float]:
+    """
+    Offset [s] of the pose clock at which the twin looks most like the pictures, and how much.
+
+    The likeness is the correlation of image gradients, blind to exposure and response.
+    """
+    offsets = np.arange(-round(reach / step), round(reach / step) + 1) * step
+    views = range(0, len(problem.shots), max(len(problem.shots) // 6, 1))
+    pyramid = {v: edges(shrink(problem.shots[v].image, factor)) for v in views}
+    likeness = []
+    for offset in offsets:
+        state = State(camera, poses=np.zeros((len(problem.shots), 6)), time_offset=float(offset))
+        scores = [correlation(pyramid[v], edges(problem.predict(state, v, factor).image))
+                  for v in views]
+        likeness.append(float(np.mean(scores)))
+    best = int(np.argmax(likeness))
+    at_rest = max(float(problem.shots[v].motion.norm()) for v in views) < 1e-3
+    return (0.0 if at_rest else float(offsets[best])), likeness[best]
