@@ -20,7 +20,7 @@ from diffphyscam_ros.optics.defocus import defocus
 from diffphyscam_ros.optics.intrinsics import floats, Lens, tensor
 from diffphyscam_ros.optics.published_defocus import kernel_size, published_defocus
 from diffphyscam_ros.optics.residual_blur import residual_blur
-from diffphyscam_ros.sensor import develop, exposure, noise
+from diffphyscam_ros.sensor import develop, expect, exposure, noise
 from diffphyscam_ros.sensor.colour import balance, convert
 from diffphyscam_ros.sensor.mosaic import channel_image
 from diffphyscam_ros.sensor.parameters import per_channel, per_frame, Sensor, Settings
@@ -104,6 +104,8 @@ class PhysicalCamera:
         """
         settings = settings or self.settings
         radiance = self._focus(radiance, depth, settings, render_matrix)
+        if expect.can_fuse(radiance, self.sensor.color_filter, self.sensor.response):
+            return self._expect(radiance, settings, clip_gradient)
         electrons = self._expose(radiance, settings)
         electrons = self._fill_well(electrons, clip_gradient)
         return self._respond(electrons, settings, clip_gradient)
@@ -205,6 +207,21 @@ class PhysicalCamera:
         return exposure.fill_well(electrons, tensor(self.sensor.saturation_capacity, electrons),
                                   clip_gradient)
 
+    def _expect(self, radiance, settings, clip_gradient):
+        """Exposure to response in one pass; the same numbers as the stages."""
+        sensor = self.sensor
+        sensitivity = per_frame(settings.iso, radiance) / per_frame(sensor.iso_reference,
+                                                                    radiance)
+        matrix = (tensor(sensor.color_matrix, radiance) if len(sensor.color_matrix)
+                  else torch.eye(3))
+        before = (sensitivity * per_channel(sensor.white_balance, radiance))[..., None, :]
+        matrix = per_channel(sensor.response_gain, radiance)[..., None] * matrix * before
+        return expect.expect(
+            radiance, exposure.electrons_per_radiance(sensor, settings, radiance),
+            exposure.dark_electrons(sensor, settings, radiance),
+            tensor(sensor.saturation_capacity, radiance), matrix,
+            per_channel(sensor.black_level, radiance), sensor.response, clip_gradient)
+
     def _add_noise(self, electrons, settings, seed):
         sensor = self.sensor
         if not sensor.noise:
@@ -273,7 +290,9 @@ def _check_images(radiance: Tensor, depth: Tensor, size: tuple[int, int]) -> Non
 
 def _check_inside(position: Tensor, size: tuple[int, int], lens: Lens) -> None:
     """No published pixel is invented: each must look inside the rendering."""
-    low, high = position.amin((0, 1)).tolist(), position.amax((0, 1)).tolist()
+    # The map is one-to-one, so its extremes lie on the image's border.
+    border = torch.cat([position[0], position[-1], position[:, 0], position[:, -1]])
+    low, high = border.amin(0).tolist(), border.amax(0).tolist()
     if not (min(low) >= -0.51 and high[0] <= size[1] - 0.49 and high[1] <= size[0] - 0.49):
         raise InputError(
             f'The {lens.distortion_model} lens looks at columns {low[0]:.1f} to {high[0]:.1f} and '

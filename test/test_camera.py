@@ -132,6 +132,28 @@ def test_gradient_of_the_images(weights):
     assert torch.isfinite(depth.grad).all() and depth.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize('response', ['linear', 'srgb'])
+@pytest.mark.parametrize('leak', [0.0, 0.2])
+def test_fused_expectation_is_the_stages_in_value_and_gradient(response, leak, weights):
+    # Bright enough that wells fill and numbers saturate; dark in places.
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        camera = small_camera(response=response, saturation_capacity=11000.0)
+        radiance, depth = scene(camera, dtype)
+        radiance = (3 * (radiance - 0.25).clamp_min(0)).requires_grad_()
+        values = {k: v.clone().requires_grad_() for k, v in all_numbers(camera).items()
+                  if k[1] not in NOISE_ONLY | {'row_time', 'response_exponent'}}
+        out = with_numbers(camera, values).expected(radiance, depth, clip_gradient=leak)
+        gradients = torch.autograd.grad((out * weights.to(dtype)).sum(),
+                                        [radiance, *values.values()])
+        results.append((out.detach(), gradients))
+    (ours, our_gradients), (stages, gradients) = results
+    assert (ours - stages).abs().max() < 2e-6
+    for name, a, b in zip(['radiance', *values], our_gradients, gradients, strict=True):
+        assert torch.allclose(a.double(), b.double(), rtol=5e-3,
+                              atol=5e-3 * b.abs().max().item() + 1e-7), name
+
+
 @pytest.mark.parametrize('name', sorted(NOISE_ONLY))
 def test_gradient_of_the_noise_parameters(name, monkeypatch):
     camera = small_camera()
@@ -198,8 +220,8 @@ def test_camera_info_describes_the_image():
         lens = replace(camera.lens, defocus_gain=0.0, vignetting_gain=0.0)
         sensor = replace(camera.sensor, response='linear', dark_current=0.0)
         image = replace(camera, lens=lens, sensor=sensor).expected(
-            0.5 * spot[..., None].expand(-1, -1, 3).float().contiguous(), torch.ones(height, width),
-            settings)[..., 1].double()
+            0.5 * spot[..., None].expand(-1, -1, 3).float().contiguous(),
+            torch.ones(height, width), settings)[..., 1].double()
         row, column = torch.meshgrid(torch.arange(480.0), torch.arange(640.0), indexing='ij')
         centre = [(image * column).sum() / image.sum(), (image * row).sum() / image.sum()]
         there = cv2.projectPoints(np.array([[[*target, 1.0]]]), np.zeros(3), np.zeros(3),
