@@ -24,22 +24,23 @@ import time
 import torch
 
 from diffphyscam_ros.geometry import invert
+from diffphyscam_ros.picture import Capture
 from diffphyscam_ros.render.view import View
 from diffphyscam_ros.scene.tiny import add_textures, tiny_render
 from diffphyscam_ros.scene.world import World
-from diffphyscam_ros.simulator import camera_named, Capture, Simulator
+from diffphyscam_ros.simulator import camera_named, Simulator
 
 CPU = ' CPU'
 TINY = 'TinyRenderer, shadows'
 #: Functions that are timed where they are called: (module, name, row of the table).
 STAGES = (
-    ('diffphyscam_ros.simulator', 'Renderer.render', 'render'),
+    ('diffphyscam_ros.picture', 'Renderer.render', 'render'),
     ('diffphyscam_ros.render.shadow', 'SunShadows.update', 'shadow maps'),
     ('diffphyscam_ros.render.fused', 'transform_vertices', 'vertices'),
     ('diffphyscam_ros.render.fused', 'visibility', 'visibility'),
     ('diffphyscam_ros.render.fused', 'shade', 'shading'),
     ('diffphyscam_ros.render.fused', 'antialias_silhouettes', 'silhouettes'),
-    ('diffphyscam_ros.simulator', 'PhysicalCamera.sample', 'camera'),
+    ('diffphyscam_ros.picture', 'PhysicalCamera.sample', 'camera'),
     ('diffphyscam_ros.camera', 'resample.resample_frame', 'distortion, vignetting'),
     ('diffphyscam_ros.camera', 'defocus', 'defocus'),
     ('diffphyscam_ros.camera', 'develop.develop', 'exposure, noise, response'),

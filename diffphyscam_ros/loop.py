@@ -17,7 +17,8 @@ import time
 import numpy as np
 
 from diffphyscam_ros.io.config import to_mapping
-from diffphyscam_ros.simulator import Capture, Exposure, Simulator
+from diffphyscam_ros.picture import Capture, Exposure
+from diffphyscam_ros.simulator import Simulator
 
 #: A frame may be exposed while its predecessor develops; one more would only add delay.
 _FRAMES_UNDER_WAY = 2
@@ -47,6 +48,8 @@ class CameraState:
     origin: int = 0
     """Physics step from which due dates count."""
     under_way: int = 0
+    cost: float = 0.0
+    """[s] that a frame of it takes to develop and deliver, smoothed."""
     delivered: int = 0
     dropped: int = 0
     dropped_reported: int = 0
@@ -102,6 +105,7 @@ class Loop:
         self._commanded = threading.Event()
         self._queue: SimpleQueue[Exposure | None] = SimpleQueue()
         self._state_due = self._awake = 0
+        self._busy_until = 0.0
         self._threads: list[threading.Thread] = []
         self._anchor()
 
@@ -215,19 +219,30 @@ class Loop:
         outputs = self.wanted(name)
         if not outputs:
             return
-        if state.under_way >= _FRAMES_UNDER_WAY:
+        if state.under_way >= _FRAMES_UNDER_WAY or self._backlog() > 1 / state.rate:
             state.dropped += 1
             return
         state.under_way += 1
-        self.simulator.open_shutter(name, outputs=outputs)
+        exposure = self.simulator.open_shutter(name, outputs=outputs)
+        ready = time.monotonic() + (exposure.end - exposure.start) * 1e-9 / self.speed_factor
+        self._busy_until = max(self._busy_until, ready) + state.cost
+
+    def _backlog(self) -> float:
+        """[s] that the developing thread will be busy with what it has, as far as one can say."""
+        if not any(s.under_way for s in self.cameras.values()):
+            self._busy_until = 0.0
+        return self._busy_until - time.monotonic()
 
     def _develop(self, exposure: Exposure) -> None:
         state, exposed = self.cameras[exposure.camera], self.wall_time(exposure.start)
+        started = time.perf_counter()
         try:
             capture = self.simulator.develop(exposure)
-            started = time.perf_counter()
+            developed = time.perf_counter()
             self.deliver(capture)
-            durations = {**capture.durations, 'deliver': time.perf_counter() - started}
+            finished = time.perf_counter()
+            durations = {**capture.durations, 'deliver': finished - developed}
+            state.cost += (finished - started - state.cost) / min(8, state.delivered + 1)
             state.delivered += 1
             state.history.append(Delivery(exposure.start, exposed, time.time_ns(), durations))
         finally:

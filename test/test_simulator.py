@@ -13,11 +13,12 @@ from diffphyscam_ros.encoding import encode, encoding_of, ENCODINGS, sensor_for
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.loop import Loop, Mode
 from diffphyscam_ros.optics.intrinsics import Lens
+from diffphyscam_ros.picture import pinhole_depth
 from diffphyscam_ros.points import points_from_depth
 from diffphyscam_ros.scene.config import Box, CameraMount, Cone, GroundConfig, SceneConfig
 from diffphyscam_ros.scene.world import World
 from diffphyscam_ros.sensor.parameters import Sensor, Settings
-from diffphyscam_ros.simulator import camera_named, pinhole_depth, Simulator
+from diffphyscam_ros.simulator import camera_named, Simulator
 
 SCENE = SceneConfig(
     cameras=(CameraMount('camera', parent='base_link', xyz=(0.2, 0.0, 0.3)),
@@ -128,6 +129,31 @@ def test_depth_is_that_of_a_pinhole_with_the_published_k(simulator):
     rows, columns = np.mgrid[:30, :96]
     assert np.allclose(wall[..., 0], (columns - 46.5) / 70 * 2.9, atol=1e-3)
     assert np.allclose(wall[..., 1], (rows - 33) / 72 * 2.9, atol=1e-3)
+
+
+def test_motion_blurs_what_the_camera_moves_past(world):
+    """Turning blurs vertical edges: the strongest step between columns shrinks; at rest: none."""
+    world.reset()
+    model = replace(CAMERA, sensor=replace(CAMERA.sensor, noise=False),
+                    settings=replace(CAMERA.settings, exposure_time=0.05, f_number=4.0))
+    simulator = Simulator(world, {'camera': model}, device='cpu')
+    still = simulator.capture('camera', outputs=('image',)).image
+    simulator.motion_samples['camera'] = 6
+    blurred = simulator.capture('camera', outputs=('image',)).image
+    # The vehicle stands; six renderings average to the same up to rounding and settling.
+    assert (still.float() - blurred.float()).abs().max() <= 1
+    simulator.command(1.0, 2.0)
+    for _ in range(120):
+        simulator.step()
+    exposure = simulator.open_shutter('camera', outputs=('image',))
+    while not simulator.step():
+        pass
+    edges = []
+    for samples in (1, 6):
+        exposure.motion_samples = samples
+        image = simulator.develop(exposure).image.float().sum(-1)
+        edges.append(image.diff(dim=1).abs().amax())
+    assert edges[1] < 0.8 * edges[0]
 
 
 def test_points_beyond_the_range_are_nan():

@@ -28,8 +28,9 @@ from diffphyscam_ros.nodes.options import CameraLive, CameraOptions, LiveOptions
 from diffphyscam_ros.nodes.parameters import ParameterNode
 from diffphyscam_ros.nodes.publishers import CameraPublishers, publisher, VehiclePublishers
 from diffphyscam_ros.nodes.services import CalibrationServices, load_calibration
+from diffphyscam_ros.picture import Capture
 from diffphyscam_ros.scene.world import World
-from diffphyscam_ros.simulator import camera_named, Capture, Simulator
+from diffphyscam_ros.simulator import camera_named, Simulator
 
 #: [s] Threads hold the interpreter for 5 ms by default; the world steps every 4 ms.
 SWITCH_INTERVAL = 0.0005

@@ -16,8 +16,9 @@ from diffphyscam_ros.encoding import encode, encoding_of
 from diffphyscam_ros.geometry import T_LINK_OPTICAL
 from diffphyscam_ros.nodes import conversions as convert
 from diffphyscam_ros.nodes.options import LiveOptions, NodeOptions
+from diffphyscam_ros.picture import Capture
 from diffphyscam_ros.points import points_from_depth
-from diffphyscam_ros.simulator import Capture, Simulator
+from diffphyscam_ros.simulator import Simulator
 
 try:
     from tf2_msgs.msg import TFMessage
