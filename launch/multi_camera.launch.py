@@ -1,5 +1,5 @@
 """
-Three cameras on one vehicle: a stereo pair in front and a slower, wider one behind.
+Three cameras on one vehicle: a stereo pair in front, a slower one with more pixels behind.
 
 The scene file says where they sit, the parameter file which camera each is and how fast. Every
 camera has the topics of a single one below its own name: left/image_raw, rear/camera_info, ...

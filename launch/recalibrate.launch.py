@@ -26,6 +26,9 @@ ARGUMENTS = [
     ('real_camera_info_topic', 'camera_info_topic', '', 'its CameraInfo, if it has one'),
     ('recalibration_mode', 'mode', 'auto', 'target: a board in view; twin: the scene; auto'),
     ('target', 'target', '', 'the board in view, for instance chessboard:9x6:0.025'),
+    ('real_exposure_topic', 'exposure_topic', '', 'std_msgs/Float64 with its exposure times [s]'),
+    ('pose_topic', 'pose_topic', '', 'twin: Odometry or PoseStamped of the real vehicle'),
+    ('seconds', 'seconds', '10.0', 'how long to gather frames [s]'),
 ]
 OTHERS = [
     ('scene', 'course', 'scene file of the twin, or the name of a built-in scene'),
@@ -42,6 +45,7 @@ def actions(context: LaunchContext) -> list[LaunchDescriptionEntity]:
              for name, *_ in [*ARGUMENTS, *OTHERS]}
     parameters = {f'recalibration.{parameter}': given[name]
                   for name, parameter, *_ in ARGUMENTS if given[name]}
+    parameters['recalibration.seconds'] = float(given['seconds'])
     simulator = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(Path(__file__).with_name('sim.launch.py'))),
         launch_arguments=[('publish_clock', 'false'),

@@ -16,6 +16,7 @@ import yaml
 
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.nodes import options as node_options
+from diffphyscam_ros.recalibrate.options import RecalibrationOptions
 from diffphyscam_ros.scene.config import load_scene
 from diffphyscam_ros.scene.description import scene_description
 from diffphyscam_ros.scene.world import World
@@ -131,6 +132,10 @@ def test_recalibration_listens_to_the_real_camera():
     chosen = parameters(nodes(entities)['camera_node'])
     assert chosen['recalibration.image_topic'] == '/real/image_raw'
     assert chosen['publish_clock'] is False             # the real camera's stamps are the wall's
+    assert {name.removeprefix('recalibration.') for name in chosen if '.' in name} <= {
+        f.name for f in dataclasses.fields(RecalibrationOptions)}
+    RecalibrationOptions(**{name.removeprefix('recalibration.'): value
+                            for name, value in chosen.items() if '.' in name})
     [timer] = [e for e in entities if e.kind == 'TimerAction']
     assert timer.options['actions'][0].options['cmd'][3] == '/robot1/camera/recalibrate'
 
