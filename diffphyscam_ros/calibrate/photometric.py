@@ -24,7 +24,7 @@ from diffphyscam_ros.calibrate.board import intersect, prepare, Print, whiteness
 from diffphyscam_ros.calibrate.target import Target
 from diffphyscam_ros.optics.defocus import defocus
 from diffphyscam_ros.optics.distortion import COEFFICIENTS
-from diffphyscam_ros.optics.resample import pixel_map
+from diffphyscam_ros.optics.pixel_map import pixel_map
 from diffphyscam_ros.optics.vignetting import fall_off, vignette
 from diffphyscam_ros.sensor.response import curve
 
