@@ -11,10 +11,6 @@ import hashlib
 import os
 from pathlib import Path
 
-# Idle OpenMP workers must sleep, not spin: torch and numba each keep a pool, and on a small
-# machine a spinning pool steals the cores of the other one.
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-
 
 def _cache_folder() -> Path:
     """Name a folder by the content of all kernel sources; numba itself overlooks callees."""

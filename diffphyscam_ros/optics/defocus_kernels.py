@@ -236,6 +236,18 @@ def _whole(covered, length):
         a[i] = _ONE / (_full(a[i]) + _full(b[i]) + _full(c[i]) + _full(d[i]))
 
 
+@inline
+def _alternate(turn, count):
+    """
+    Even rows of tiles first, then odd ones.
+
+    Threads get contiguous shares of a loop; the sky is cheap and the ground is not, so a share
+    must not be one of them alone.
+    """
+    half = (count + 1) // 2
+    return 2 * turn if turn < half else 2 * (turn - half) + 1
+
+
 @kernel
 def scatter_forward(planes, position, hidden, hidden_position, hidden_color, hidden_weight, blocks,
                     summed, taps, steps, out):
@@ -247,7 +259,8 @@ def scatter_forward(planes, position, hidden, hidden_position, hidden_color, hid
     """
     channels, height, width = planes.shape
     most = max(blocks.max(), 0)
-    for j in numba.prange(blocks.shape[0]):
+    for turn in numba.prange(blocks.shape[0]):
+        j = _alternate(turn, blocks.shape[0])
         room = (TILE_ROWS + 2 * most + 1) * (TILE_COLUMNS + 2 * most) + 2 * most
         plane = TILE_ROWS * (TILE_COLUMNS + 2 * most)
         layers = np.empty((channels + 1) * room, planes.dtype)
@@ -380,7 +393,8 @@ def scatter_backward(planes, position, hidden, hidden_position, hidden_color, hi
     """
     channels, height, width = planes.shape
     most = max(blocks.max(), 0)
-    for j in numba.prange(blocks.shape[0]):
+    for turn in numba.prange(blocks.shape[0]):
+        j = _alternate(turn, blocks.shape[0])
         room = (TILE_ROWS + 2 * most + 1) * (TILE_COLUMNS + 2 * most) + 2 * most
         plane = TILE_ROWS * (TILE_COLUMNS + 2 * most)
         layers = np.empty((channels + 1) * room, planes.dtype)
