@@ -13,7 +13,7 @@ import time
 import torch
 
 from diffphyscam_ros.camera import numbers_of, PhysicalCamera
-from diffphyscam_ros.optics import intrinsics, resample
+from diffphyscam_ros.optics import intrinsics, pixel_map, resample
 from diffphyscam_ros.optics.defocus import defocus, signed_diameter
 from diffphyscam_ros.optics.published_defocus import kernel_size
 from diffphyscam_ros.optics.residual_blur import residual_blur
@@ -86,7 +86,7 @@ def main() -> None:
     radiance, depth = scene(480, 640)
     target = torch.empty_like(radiance)
     numbers = intrinsics.intrinsics(lens, settings.focal_length)
-    position = resample.cached_map(
+    position = pixel_map.cached_map(
         tuple(numbers.tolist()), lens.distortion_model, lens.distortion_coefficients, lens.size,
         (matrix[0, 0].item(), matrix[1, 1].item(), matrix[0, 2].item(), matrix[1, 2].item()))
     gain = torch.ones(480, 640)

@@ -15,7 +15,7 @@ import yaml
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io.config import load_yaml, to_mapping
 from diffphyscam_ros.io.files import write_text
-from diffphyscam_ros.optics import intrinsics, resample, vignetting
+from diffphyscam_ros.optics import intrinsics, pixel_map, resample, vignetting
 from diffphyscam_ros.optics.defocus import defocus
 from diffphyscam_ros.optics.intrinsics import floats, Lens, tensor
 from diffphyscam_ros.optics.published_defocus import kernel_size, published_defocus
@@ -187,8 +187,8 @@ class PhysicalCamera:
                                                           or depth.requires_grad)):
                 return resample.resample_frame(radiance, depth, position, fall_off)
         else:
-            position = resample.pixel_map(numbers, lens.distortion_model, coefficients,
-                                          lens.size, matrix)
+            position = pixel_map.pixel_map(numbers, lens.distortion_model, coefficients,
+                                           lens.size, matrix)
             _check_inside(position.detach(), size, lens)
             fall_off = vignetting.fall_off(position, render.to(radiance), numbers, gain,
                                            polynomial)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffphyscam_ros.errors import InputError
-from diffphyscam_ros.optics import distortion, intrinsics, resample
+from diffphyscam_ros.optics import distortion, intrinsics, pixel_map, resample
 from diffphyscam_ros.optics.intrinsics import Lens, project, render_view, unproject
 
 MODELS = {'plumb_bob': (-0.28, 0.09, 0.001, -0.002, -0.01),
@@ -99,7 +99,7 @@ def test_pixel_map_kernel_agrees_with_torch_in_value_and_gradient(model):
     for dtype in (torch.float32, torch.float64):
         numbers = torch.tensor([30.0, 31.0, 19.0, 15.0], dtype=dtype, requires_grad=True)
         k = torch.tensor(MODELS[model], dtype=dtype, requires_grad=True)
-        position = resample.pixel_map(numbers, model, k, camera.size, matrix)
+        position = pixel_map.pixel_map(numbers, model, k, camera.size, matrix)
         (position * weight).sum().backward()
         results.append((position.detach(), numbers.grad, k.grad))
     # Positions up to 100 px in float32: 1e-5 px; gradients sum 1200 of them.
@@ -112,7 +112,7 @@ def test_pixel_map_kernel_agrees_with_torch_in_value_and_gradient(model):
 def test_no_published_pixel_is_invented(model):
     camera = lens(model, fx=620.0, fy=620.0)
     matrix, (height, width) = render_view(camera, camera.focal_length)
-    position = resample.pixel_map(
+    position = pixel_map.pixel_map(
         intrinsics.intrinsics(camera, camera.focal_length), model,
         torch.tensor(MODELS[model], dtype=torch.float64), camera.size, matrix)
     # Every tap of every pixel is inside the rendering ...
@@ -156,7 +156,7 @@ def test_measured_contrast_of_a_distorted_image():
     wave = 2 * math.pi * 150 / 4 * ((torch.arange(width) - matrix[0, 2]) / matrix[0, 0])
     scene = (0.5 + 0.4 * torch.cos(wave)).float().expand(height, width)[..., None].contiguous()
     numbers = intrinsics.intrinsics(camera, camera.focal_length)
-    position = resample.pixel_map(numbers.float(), 'plumb_bob', torch.tensor(
+    position = pixel_map.pixel_map(numbers.float(), 'plumb_bob', torch.tensor(
         camera.distortion_coefficients), camera.size, matrix)
     image = resample.resample(scene, position)[..., 0]
     flat = (position[..., 0] - matrix[0, 2]) / matrix[0, 0]

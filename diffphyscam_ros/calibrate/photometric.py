@@ -39,7 +39,7 @@ BLUR = ('residual_blur', 'defocus', 'inverse_focus')
 RESPONSE = ('black_reflectance', 'black_level', 'log_exponent', 'bend1', 'bend2', 'bend3')
 #: parameters of one frame
 LOCAL = ('rx', 'ry', 'rz', 'tx', 'ty', 'tz', 'log_gain', 'slope_x', 'slope_y',
-         'curve_xx', 'curve_xy', 'curve_yy')
+         'curve_xx', 'curve_xy', 'curve_yy', *shape.FLEX)
 
 #: name -> (mean, standard deviation) of what is believed before any pixel is seen
 PRIORS = {
@@ -157,7 +157,7 @@ def irradiance(model: Model, frame: Frame, shared: Tensor, local: Tensor,
     size = tuple(frame.dn.shape)
     count = 4 + len(COEFFICIENTS[model.distortion])
     rays = window_rays(shared[:count], model.distortion, frame.origin, size, shift)
-    X, Y, depth = intersect(rays, local[:6], frame.board, frame.extent)
+    X, Y, depth = intersect(rays, local[:6], frame.board, frame.extent, local[12:])
     paint = p['black_reflectance'] + (model.white - p['black_reflectance']) * whiteness(
         X, Y, p['residual_blur'] if blur else shared.new_tensor(0.02), frame.pattern)
     radiance = paint * illumination(X, Y, local, frame.extent)
@@ -229,6 +229,8 @@ def prior(model: Model, name: str, frame: Frame | None = None) -> tuple[float, f
     if name == 'log_gain' and frame is not None and np.isfinite(frame.exposure) \
             and np.isfinite(model.log_exposure):
         return model.log_exposure + float(np.log(frame.exposure)), 0.03
+    if name in shape.FLEX and frame is not None:   # a sheet gives way by half a per cent
+        return 0.0, 0.005 * max(frame.extent)
     return PRIORS.get(name, (0.0, 1e6))
 
 
@@ -245,4 +247,4 @@ def start_local(model: Model, frame: Frame, pose: np.ndarray, shared: np.ndarray
     bright = float(np.quantile(frame.dn.numpy()[frame.mask.numpy() > 0], 0.8))
     exponent = np.exp(shared[model.names.index('log_exponent')])
     gain = max(bright, 0.02) ** (1 / exponent) / model.white
-    return np.r_[pose, np.log(gain), np.zeros(5)]
+    return np.r_[pose, np.log(gain), np.zeros(len(LOCAL) - 7)]

@@ -11,7 +11,7 @@ import functools
 import torch
 from torch import Tensor
 
-from diffphyscam_ros.optics import resample
+from diffphyscam_ros.optics import pixel_map
 
 
 def fall_off(position: Tensor, render: Tensor, intrinsics: Tensor, gain: Tensor,
@@ -43,7 +43,7 @@ def fall_off(position: Tensor, render: Tensor, intrinsics: Tensor, gain: Tensor,
 def cached_fall_off(intrinsics: tuple, model: str, coefficients: tuple, size: tuple,
                     render: tuple, gain: float, polynomial: tuple) -> tuple[Tensor, Tensor]:
     """Position (H, W, 2) and fall-off (H, W) of plain numbers, kept while they do not change."""
-    position = resample.cached_map(intrinsics, model, coefficients, size, render)
+    position = pixel_map.cached_map(intrinsics, model, coefficients, size, render)
     return position, fall_off(position, torch.tensor(render), torch.tensor(intrinsics),
                               torch.tensor(gain), torch.tensor(polynomial)).contiguous()
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from diffphyscam_ros.camera import PhysicalCamera
 from diffphyscam_ros.optics.intrinsics import floats, intrinsics
-from diffphyscam_ros.optics.resample import cached_map, resample_depth
+from diffphyscam_ros.optics.pixel_map import cached_map
+from diffphyscam_ros.optics.resample import resample_depth
 
 #: Share of the image by which the rendering is wider than needed: room for the lens to change.
 MARGIN = 0.08

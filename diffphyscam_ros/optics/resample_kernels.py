@@ -1,0 +1,254 @@
+"""
+Kernels of the lookup: 4-tap cubic weights and their derivatives, forward and both backward passes.
+
+Taps that would look outside look at the border. Constants come in float32: with a literal, numba
+would compute in float64.
+"""
+
+import math
+
+import numba
+import numpy as np
+
+from diffphyscam_ros.kernels import inline, kernel
+
+#: Keys' a.
+SHARPNESS = -0.65
+
+
+def weights(t, a, one):
+    """
+    Weights of the four taps around fraction ``t`` in [0, 1); they sum to one.
+
+    The constants a = SHARPNESS and 1 come in the caller's precision: numba would compute in
+    float64 with literals.
+    """
+    s, t2 = one - t, t * t
+    s2, b, c = s * s, a + one + one, a + one + one + one
+    return a * t * s2, one + t2 * (b * t - c), one + s2 * (b * s - c), a * s * t2
+
+
+def weight_slopes(t, a, one):
+    """Derivatives of :func:`weights` by t."""
+    s, b, c = one - t, a + one + one, a + one + one + one
+    b, c = b + b + b, c + c
+    return a * s * (s - t - t), t * (b * t - c), -s * (b * s - c), a * t * (s + s - t)
+
+
+weights_kernel = inline(weights)
+slopes_kernel = inline(weight_slopes)
+
+
+_A, _ONE, _HALF = np.float32(SHARPNESS), np.float32(1), np.float32(0.5)
+
+
+@inline
+def fold(first, w0, w1, w2, w3):
+    """Weights at the 4 taps from max(first, 0) on: what looks outside looks at the border."""
+    while first < 0:
+        first, w0, w1, w2, w3 = first + 1, w0 + w1, w2, w3, np.float32(0)
+    return w0, w1, w2, w3
+
+
+@inline
+def taps(place, length):
+    """First of 4 taps inside [0, length), their weights and the derivatives of those."""
+    low = int(math.floor(place))
+    t = place - np.float32(low)
+    w0, w1, w2, w3 = weights_kernel(t, _A, _ONE)
+    d0, d1, d2, d3 = slopes_kernel(t, _A, _ONE)
+    first = low - 1
+    if first < 0:
+        w0, w1, w2, w3 = fold(first, w0, w1, w2, w3)
+        d0, d1, d2, d3 = fold(first, d0, d1, d2, d3)
+        first = 0
+    elif first > length - 4:
+        w3, w2, w1, w0 = fold(length - 4 - first, w3, w2, w1, w0)
+        d3, d2, d1, d0 = fold(length - 4 - first, d3, d2, d1, d0)
+        first = length - 4
+    return first, w0, w1, w2, w3, d0, d1, d2, d3
+
+
+@inline
+def bilinear(place, length):
+    """First tap of 2 and the weight of the second."""
+    place = min(max(place, np.float32(0)), np.float32(length - 1))
+    first = min(int(place), length - 2)
+    return first, place - np.float32(first)
+
+
+@inline
+def resample_row(source, start, down, channels, sharp_at, soft_at, weight, gain, out):
+    """One row: out (W * channels,); offsets are unsigned, so numba need not check their sign."""
+    one, two, three = np.uint64(channels), np.uint64(2 * channels), np.uint64(3 * channels)
+    for u in range(sharp_at.size):
+        x0, x1, x2, x3 = weight[0, u], weight[1, u], weight[2, u], weight[3, u]
+        y0, y1, y2, y3 = weight[4, u], weight[5, u], weight[6, u], weight[7, u]
+        tx, ty, scale = weight[8, u], weight[9, u], gain[u]
+        for c in range(channels):
+            a = np.uint64(start + sharp_at[u] + c)
+            sharp = y0 * (x0 * source[a] + x1 * source[a + one] + x2 * source[a + two]
+                          + x3 * source[a + three])
+            a += down
+            sharp += y1 * (x0 * source[a] + x1 * source[a + one] + x2 * source[a + two]
+                           + x3 * source[a + three])
+            a += down
+            sharp += y2 * (x0 * source[a] + x1 * source[a + one] + x2 * source[a + two]
+                           + x3 * source[a + three])
+            a += down
+            sharp += y3 * (x0 * source[a] + x1 * source[a + one] + x2 * source[a + two]
+                           + x3 * source[a + three])
+            a = np.uint64(start + soft_at[u] + c)
+            top = source[a] + tx * (source[a + one] - source[a])
+            a += down
+            bottom = source[a] + tx * (source[a + one] - source[a])
+            out[u * channels + c] = scale * max(sharp, _HALF * (top + ty * (bottom - top)))
+
+
+@kernel
+def look_up(source, shape, depths, position, gain, out, out_depth):
+    """Radiance times gain, and nearest depth, of every pixel of every frame."""
+    batch, h, w, channels = shape
+    width = position.shape[1]
+    down = np.uint64(w * channels)
+    for v in numba.prange(position.shape[0]):
+        weight = np.empty((10, width), np.float32)
+        sharp_at, soft_at = np.empty(width, np.int32), np.empty(width, np.int32)
+        nearest = np.empty(width, np.int32)
+        inside = True
+        for u in range(width):
+            px, py = position[v, u, 0], position[v, u, 1]
+            inside &= (px >= 1) & (px < w - 2) & (py >= 1) & (py < h - 2)
+        for u in range(width):
+            px, py = position[v, u, 0], position[v, u, 1]
+            if inside:                       # no branch in the loop: it runs 8 pixels at a time
+                column, row = np.int32(px), np.int32(py)
+                tx, ty = px - np.float32(column), py - np.float32(row)
+                x0, x1, x2, x3 = weights_kernel(tx, _A, _ONE)
+                y0, y1, y2, y3 = weights_kernel(ty, _A, _ONE)
+                first = ((row - np.int32(1)) * w + column - np.int32(1)) * channels
+            else:
+                column, x0, x1, x2, x3, _, _, _, _ = taps(px, w)
+                row, y0, y1, y2, y3, _, _, _, _ = taps(py, h)
+                first = (row * w + column) * channels
+                row, ty = bilinear(py, h)
+                column, tx = bilinear(px, w)
+            weight[0, u], weight[1, u], weight[2, u], weight[3, u] = x0, x1, x2, x3
+            weight[4, u], weight[5, u], weight[6, u], weight[7, u] = y0, y1, y2, y3
+            weight[8, u], weight[9, u] = tx, ty
+            sharp_at[u], soft_at[u] = first, (row * w + column) * channels
+            nearest[u] = (row + (ty >= _HALF)) * w + column + (tx >= _HALF)
+        for n in range(batch):
+            start = n * h * w * channels
+            if channels == 3:             # the same, with a number the compiler can unroll
+                resample_row(source, start, down, 3, sharp_at, soft_at, weight, gain[v],
+                             out[n, v])
+            else:
+                resample_row(source, start, down, channels, sharp_at, soft_at, weight, gain[v],
+                             out[n, v])
+            if depths.size:
+                for u in range(width):
+                    out_depth[n, v, u] = depths[np.uint64(n * h * w + nearest[u])]
+
+
+@kernel
+def backward_source(source, position, grad, bands, grad_source):
+    """Add the gradient to the source; bands of one call never meet in a row of it."""
+    batch, h, w, channels = source.shape
+    for band in numba.prange(bands.shape[0]):
+        wx, wy = np.empty(4, np.float32), np.empty(4, np.float32)
+        for v in range(bands[band, 0], bands[band, 1]):
+            for u in range(position.shape[1]):
+                px, py = position[v, u, 0], position[v, u, 1]
+                column, wx[0], wx[1], wx[2], wx[3], _, _, _, _ = taps(px, w)
+                row, wy[0], wy[1], wy[2], wy[3], _, _, _, _ = taps(py, h)
+                soft_column, tx = bilinear(px, w)
+                soft_row, ty = bilinear(py, h)
+                for n in range(batch):
+                    for c in range(channels):
+                        g = grad[n, v, u, c]
+                        if g == 0:
+                            continue
+                        sharp = np.float32(0)
+                        for j in range(4):
+                            for i in range(4):
+                                sharp += wy[j] * wx[i] * source[n, row + j, column + i, c]
+                        a1 = source[n, soft_row, soft_column, c]
+                        a2 = source[n, soft_row, soft_column + 1, c]
+                        b1 = source[n, soft_row + 1, soft_column, c]
+                        b2 = source[n, soft_row + 1, soft_column + 1, c]
+                        top, bottom = a1 + tx * (a2 - a1), b1 + tx * (b2 - b1)
+                        if sharp < _HALF * (top + ty * (bottom - top)):
+                            g *= _HALF
+                            right, under = g * tx, g * (_ONE - ty)
+                            grad_source[n, soft_row, soft_column, c] += under * (_ONE - tx)
+                            grad_source[n, soft_row, soft_column + 1, c] += under * tx
+                            grad_source[n, soft_row + 1, soft_column, c] += (g - right) * ty
+                            grad_source[n, soft_row + 1, soft_column + 1, c] += right * ty
+                        else:
+                            for j in range(4):
+                                for i in range(4):
+                                    grad_source[n, row + j, column + i, c] += g * wy[j] * wx[i]
+
+
+@kernel
+def backward_position(source, shape, position, grad, grad_position):
+    """Write the gradient of the positions, summed over frames and channels."""
+    batch, h, w, channels = shape
+    down, one = np.uint64(w * channels), np.uint64(channels)
+    two, three = one + one, one + one + one
+    for v in numba.prange(position.shape[0]):
+        for u in range(position.shape[1]):
+            px, py = position[v, u, 0], position[v, u, 1]
+            if (px >= 1) & (px < w - 2) & (py >= 1) & (py < h - 2):
+                soft_column, soft_row = int(px), int(py)
+                tx, ty = px - np.float32(soft_column), py - np.float32(soft_row)
+                column, row = soft_column - 1, soft_row - 1
+                x0, x1, x2, x3 = weights_kernel(tx, _A, _ONE)
+                y0, y1, y2, y3 = weights_kernel(ty, _A, _ONE)
+                dx0, dx1, dx2, dx3 = slopes_kernel(tx, _A, _ONE)
+                dy0, dy1, dy2, dy3 = slopes_kernel(ty, _A, _ONE)
+            else:
+                column, x0, x1, x2, x3, dx0, dx1, dx2, dx3 = taps(px, w)
+                row, y0, y1, y2, y3, dy0, dy1, dy2, dy3 = taps(py, h)
+                soft_column, tx = bilinear(px, w)
+                soft_row, ty = bilinear(py, h)
+            total_x = total_y = np.float32(0)
+            for n in range(batch):
+                for c in range(channels):
+                    g = grad[n, v, u * channels + c]
+                    a = np.uint64(((n * h + row) * w + column) * channels + c)
+                    s0, s1, s2, s3 = (source[a], source[a + one], source[a + two],
+                                      source[a + three])
+                    along = x0 * s0 + x1 * s1 + x2 * s2 + x3 * s3
+                    sharp, slope_y = y0 * along, dy0 * along
+                    slope_x = y0 * (dx0 * s0 + dx1 * s1 + dx2 * s2 + dx3 * s3)
+                    a += down
+                    s0, s1, s2, s3 = (source[a], source[a + one], source[a + two],
+                                      source[a + three])
+                    along = x0 * s0 + x1 * s1 + x2 * s2 + x3 * s3
+                    sharp, slope_y = sharp + y1 * along, slope_y + dy1 * along
+                    slope_x += y1 * (dx0 * s0 + dx1 * s1 + dx2 * s2 + dx3 * s3)
+                    a += down
+                    s0, s1, s2, s3 = (source[a], source[a + one], source[a + two],
+                                      source[a + three])
+                    along = x0 * s0 + x1 * s1 + x2 * s2 + x3 * s3
+                    sharp, slope_y = sharp + y2 * along, slope_y + dy2 * along
+                    slope_x += y2 * (dx0 * s0 + dx1 * s1 + dx2 * s2 + dx3 * s3)
+                    a += down
+                    s0, s1, s2, s3 = (source[a], source[a + one], source[a + two],
+                                      source[a + three])
+                    along = x0 * s0 + x1 * s1 + x2 * s2 + x3 * s3
+                    sharp, slope_y = sharp + y3 * along, slope_y + dy3 * along
+                    slope_x += y3 * (dx0 * s0 + dx1 * s1 + dx2 * s2 + dx3 * s3)
+                    a = np.uint64(((n * h + soft_row) * w + soft_column) * channels + c)
+                    a1, a2 = source[a], source[a + one]
+                    b1, b2 = source[a + down], source[a + down + one]
+                    top, bottom = a1 + tx * (a2 - a1), b1 + tx * (b2 - b1)
+                    if sharp < _HALF * (top + ty * (bottom - top)):
+                        slope_x = _HALF * ((_ONE - ty) * (a2 - a1) + ty * (b2 - b1))
+                        slope_y = _HALF * (bottom - top)
+                    total_x += g * slope_x
+                    total_y += g * slope_y
+            grad_position[v, u, 0] = total_x
+            grad_position[v, u, 1] = total_y
