@@ -140,7 +140,8 @@ def signal(truth, T, *, columns=9, rows=6, square=0.025, gain=1.0, count=128, se
     camera = np.array([truth.fx, truth.fy, truth.cx, truth.cy, truth.k1, truth.k2, truth.p1,
                        truth.p2, truth.k3])
     trace(np.ascontiguousarray(T), camera, columns, rows, square,
-          np.array([truth.black, truth.white]), rays(truth, generator, count), truth.focus, window, out)
+          np.array([truth.black, truth.white]), rays(truth, generator, count), truth.focus,
+          window, out)
     return out * fall_off(truth) * gain
 
 

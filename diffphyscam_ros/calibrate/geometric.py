@@ -8,6 +8,7 @@ block for the camera and one per view, so that a hundred views cost a hundred 6x
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -172,7 +173,7 @@ def fit(views: Sequence[View], size: tuple[int, int], candidate: str, *,
 
 def on_board(view: View, board: np.ndarray) -> np.ndarray:
     """(N, 3) corner points on the real, bent board [m]."""
-    return shape.bend(view.points, view.extent, board)
+    return shape.bend(view.points, view.extent, board) if board.any() else view.points
 
 
 def fit_pose(view: View, intrinsics: np.ndarray, model: str, *,
@@ -424,6 +425,11 @@ def _cost(views: Sequence[View], poses: np.ndarray, shared: np.ndarray, model: s
     return total if np.isfinite(total) else float('inf')
 
 
+@lru_cache(maxsize=256)
+def _shape_basis(points: bytes, extent: tuple[float, float]) -> np.ndarray:
+    return shape.basis(np.frombuffer(points).reshape(-1, 3), extent)
+
+
 def _normal_equations(views, poses, shared, model, basis):
     """Camera and board block, its gradient, and a block for each pose."""
     count = 4 + len(COEFFICIENTS[model])
@@ -431,11 +437,13 @@ def _normal_equations(views, poses, shared, model, basis):
     gradient, blocks = np.zeros(basis.shape[1]), []
     for view, pose in zip(views, poses, strict=True):
         pixels, A, B = project(on_board(view, shared[count:]), pose, shared[:count], model)
-        R = cv2.Rodrigues(pose[:3])[0]
-        C = A[..., 3:] @ R @ shape.basis(view.points, view.extent)
         r = (view.corners - pixels).ravel()
-        A = A.reshape(-1, 6)
-        B = np.concatenate([B, C], -1).reshape(len(r), -1) @ basis
+        lens = B.reshape(len(r), -1) @ basis[:count]
+        if basis[count:].any():
+            C = A[..., 3:] @ cv2.Rodrigues(pose[:3])[0] @ _shape_basis(
+                view.points.tobytes(), view.extent)
+            lens += C.reshape(len(r), -1) @ basis[count:]
+        A, B = A.reshape(-1, 6), lens
         hessian += B.T @ B
         gradient += B.T @ r
         blocks.append(arrow.Block(A.T @ A, A.T @ B, A.T @ r))

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 import os
 
+import cv2
 import numpy as np
 import torch
 
@@ -35,7 +36,7 @@ class Fit:
     shared: np.ndarray
     """Camera, in the order of ``model.names``."""
     locals: np.ndarray
-    """(F, 12) one row per frame, in the order of ``photometric.LOCAL``."""
+    """(F, L) one row per frame, in the order of ``photometric.LOCAL``."""
     covariance: np.ndarray
     """Of the shared vector; rows of parameters that were not fitted are zero."""
     cost: float
@@ -68,7 +69,8 @@ def fit(model: Model, frames: Sequence[Frame], shared: np.ndarray, locals_: np.n
     """
     shared, locals_ = shared.copy(), locals_.copy()
     free = [] if model.held else [model.names.index(n) for n in model.free]
-    own = [i for i, n in enumerate(LOCAL) if n not in fixed_locals]
+    rigid = () if frames[0].board.any() else shape.FLEX
+    own = [i for i, n in enumerate(LOCAL) if n not in (*fixed_locals, *rigid)]
     given = scale
     damping, state = 1e-3, None
     cost = np.inf
@@ -130,7 +132,7 @@ def whiteness(fit_: Fit, frame: Frame, local: np.ndarray) -> np.ndarray:
         plain[fit_.model.names.index(name)] = 0.0
     with torch.no_grad():
         return photometric.irradiance(fit_.model, frame, torch.from_numpy(plain),
-                                      torch.from_numpy(np.r_[local[:6], np.zeros(6)])
+                                      torch.from_numpy(np.r_[local[:6], np.zeros(6), local[12:]])
                                       ).numpy() / fit_.model.white
 
 
@@ -263,15 +265,16 @@ def _sensitivities(model, frame, shared, local, free, own, scale):
             signal * 0.001 + 1e-5)
         geometry = [model.names[i] for i in free if i < 4 + len(COEFFICIENTS[model.distortion])]
         columns_shared, columns_local = {}, {}
-        poses = [LOCAL[i] for i in own if i < 6]
+        poses = [LOCAL[i] for i in own if i < 6 or LOCAL[i] in shape.FLEX]
         if geometry or poses:
             du, dv = ((photometric.respond(model, photometric.irradiance(
                 model, frame, st, lt, shift), st) - base) / 0.05
                 for shift in ((0.05, 0.0), (0.0, 0.05)))
             motion_pose, motion_lens = _motion(model, frame, shared, local)
             fu, fv = flat(du), flat(dv)
+            poses_all = (*LOCAL[:6], *shape.FLEX)
             for name in poses:
-                m = motion_pose[LOCAL.index(name)]
+                m = motion_pose[poses_all.index(name)]
                 columns_local[name] = -(fu * m[0].ravel()[inside] + fv * m[1].ravel()[inside])
             for name in geometry:
                 m = motion_lens[model.names.index(name)]
@@ -302,7 +305,8 @@ def _smooth_columns(model, frame, shared, local, signal, slope, base, flat, colu
     size = tuple(frame.dn.shape)
     count = 4 + len(COEFFICIENTS[model.distortion])
     rays = photometric.window_rays(st[:count], model.distortion, frame.origin, size)
-    X, Y, _ = intersect(rays, torch.from_numpy(local[:6]), frame.board, frame.extent)
+    X, Y, _ = intersect(rays, torch.from_numpy(local[:6]), frame.board, frame.extent,
+                        torch.from_numpy(local[12:]))
     x, y = 2 * X / frame.extent[0] - 1, 2 * Y / frame.extent[1] - 1
     light = photometric.illumination(X, Y, torch.from_numpy(local), frame.extent)
     form = light / float(np.exp(local[6]))
@@ -329,7 +333,7 @@ def _smooth_columns(model, frame, shared, local, signal, slope, base, flat, colu
 
 
 def _motion(model, frame, shared, local):
-    """[px per unit] (6, 2, h, w) and (4 + n, 2, h, w): how parameters move the board's image."""
+    """[px per unit] (6 + flex, 2, h, w) and (4 + n, 2, h, w): how the board's image moves."""
     count = 4 + len(COEFFICIENTS[model.distortion])
     height, width = frame.dn.shape
     rays = photometric.window_rays(torch.from_numpy(shared[:count]), model.distortion,
@@ -337,10 +341,14 @@ def _motion(model, frame, shared, local):
     rows = np.linspace(0, height - 1, max(2, height // 12)).round().astype(int)
     columns = np.linspace(0, width - 1, max(2, width // 12)).round().astype(int)
     X, Y, _ = intersect(rays[rows][:, columns], torch.from_numpy(local[:6]), frame.board,
-                        frame.extent)
+                        frame.extent, torch.from_numpy(local[12:]))
     points = np.stack([X.numpy().ravel(), Y.numpy().ravel(), np.zeros(X.numel())], -1)
+    x, y = 2 * points[:, 0] / frame.extent[0] - 1, 2 * points[:, 1] / frame.extent[1] - 1
     points = shape.bend(points.astype(float), frame.extent, frame.board)
     _, pose, lens = geometric.project(points, local[:6], shared[:count], model.distortion)
+    normal = pose[..., 3:] @ cv2.Rodrigues(local[:3])[0][:, 2]
+    powers = np.stack([x ** i * y ** j for i, j in shape.POWERS[:len(shape.FLEX)]], -1)
+    pose = np.concatenate([pose, normal[..., None] * powers[:, None]], -1)
     up, across = _interpolation(rows, height), _interpolation(columns, width)
 
     def spread(jacobian):

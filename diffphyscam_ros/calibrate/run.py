@@ -23,6 +23,7 @@ from diffphyscam_ros.optics.distortion import COEFFICIENTS
 RESPONSE = ('black_reflectance', 'log_exponent')
 BENDS = ('bend1', 'bend2', 'bend3')
 FIXED_PHOTOMETRY = LOCAL[7:]
+POSES = (*LOCAL[:6], *LOCAL[12:])
 
 
 @dataclass(frozen=True)
@@ -263,7 +264,7 @@ def _channel_gains(result: Result, colours: dict[int, np.ndarray]) -> None:
 def _judge_held_out(result: Result, poses: dict[int, np.ndarray], progress: Progress) -> None:
     """PSNR on frames the camera was not fitted to; their pose and light are fitted."""
     full = result.fit
-    typical = np.median(full.locals[:, 6:], axis=0)
+    typical = np.r_[np.median(full.locals[:, 6:12], axis=0), np.zeros(len(LOCAL) - 12)]
     base = _baseline(result)
     scores: dict[str, list[float]] = {}
     frames = result.held_out or result.frames
@@ -278,7 +279,7 @@ def _judge_held_out(result: Result, poses: dict[int, np.ndarray], progress: Prog
             joint.psnr(base(frame, poses[frame.index]), measured, mask))
         for name, (model, shared) in _ablations(full).items():
             other = joint.fit_frame(full, frame, local, model=model, shared=shared, iterations=3,
-                                    fixed_locals=LOCAL[:6])
+                                    fixed_locals=POSES)
             scores.setdefault(name, []).append(
                 joint.psnr(joint.rendered(model, frame, shared, other), measured, mask))
     result.quality = {n: float(np.mean(v)) for n, v in scores.items()}
@@ -296,7 +297,7 @@ def _baseline(result: Result) -> Callable[[Frame, np.ndarray], np.ndarray]:
         flat[p] = 0.0
         with torch.no_grad():
             light = photometric.irradiance(model, frame, flat, torch.from_numpy(
-                np.r_[pose, np.zeros(6)]), blur=False)
+                np.r_[pose, np.zeros(len(LOCAL) - 6)]), blur=False)
         return light.numpy() / model.white
     poses = {v.index: q for v, q in zip(result.kept, result.geometry.poses, strict=True)}
     rows, values = [], []
