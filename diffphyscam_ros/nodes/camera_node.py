@@ -18,17 +18,22 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool, Trigger
+from torch import Tensor
 
 from diffphyscam_ros.camera import PhysicalCamera
 from diffphyscam_ros.encoding import sensor_for
 from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.geometry import invert
 from diffphyscam_ros.loop import Loop
 from diffphyscam_ros.nodes import conversions as convert
 from diffphyscam_ros.nodes.options import CameraLive, CameraOptions, LiveOptions, NodeOptions
 from diffphyscam_ros.nodes.parameters import ParameterNode
 from diffphyscam_ros.nodes.publishers import CameraPublishers, publisher, VehiclePublishers
+from diffphyscam_ros.nodes.recalibration import Recalibrator
 from diffphyscam_ros.nodes.services import CalibrationServices, load_calibration
 from diffphyscam_ros.picture import Capture
+from diffphyscam_ros.recalibrate.job import Twin
+from diffphyscam_ros.recalibrate.options import RecalibrationOptions
 from diffphyscam_ros.scene.world import World
 from diffphyscam_ros.simulator import camera_named, Simulator
 
@@ -93,6 +98,8 @@ class CameraNode(ParameterNode):
 
     def stop(self) -> bool:
         """Stop time; False if a thread could not be stopped."""
+        for recalibrator in self.recalibrators.values():
+            recalibrator.close()
         return self.loop.stop()
 
     def frame_id(self, camera: str) -> str:
@@ -133,6 +140,27 @@ class CameraNode(ParameterNode):
         for part, inner in PARTS.items():
             self.refresh(self._prefix[name] + inner, getattr(camera, part))
 
+    def _recalibrator(self, name: str) -> Recalibrator:
+        prefix = f'{self._prefix[name]}recalibration.'
+        options = [self.bind(prefix, RecalibrationOptions(),
+                             lambda new: options.__setitem__(0, new))]
+
+        def snapshot() -> tuple[PhysicalCamera, Twin, Tensor]:
+            with self.loop.lock:
+                world = self.simulator.world
+                twin = Twin(self.options.scene, world.transforms(), world.T_world_base(),
+                            world.vehicle_instances,
+                            invert(world.T_world_base()) @ world.T_world_optical(name))
+                return self.model(name), twin, world.mount(name)
+
+        def apply(camera: PhysicalCamera, T_parent_optical: Tensor) -> None:
+            with self.loop.lock:
+                self.simulator.world.set_mount(name, T_parent_optical)
+                self.replace_camera(name, camera)
+            self.vehicle.publish_static({n: self.frame_id(n) for n in self.publishers_of})
+        return Recalibrator(self, name, options=lambda: options[0], snapshot=snapshot,
+                            apply=apply)
+
     def _check(self, name: str, part: str, new: object) -> None:
         """Refuse what the camera as a whole cannot be, before anything changes."""
         if hasattr(self, 'simulator'):
@@ -164,6 +192,7 @@ class CameraNode(ParameterNode):
                                  10, qos_overriding_options=overrides)
         for name, camera in self.camera_options.items():
             CalibrationServices(self, name, camera.camera_info_url)
+        self.recalibrators = {name: self._recalibrator(name) for name in self.camera_options}
         self.create_service(Trigger, 'reset', self._on_reset)
         self.create_service(SetBool, 'pause', self._on_pause)
         self.create_timer(1.0, self._publish_diagnostics, clock=rclpy.clock.Clock(
@@ -219,8 +248,10 @@ class CameraNode(ParameterNode):
     def _publish_diagnostics(self) -> None:
         if not self.diagnostics.get_subscription_count():
             return
-        self.diagnostics.publish(convert.diagnostics_message(
-            self.ros_time(self.simulator.time), self.loop.report(), 'diffphyscam_ros'))
+        message = convert.diagnostics_message(
+            self.ros_time(self.simulator.time), self.loop.report(), 'diffphyscam_ros')
+        message.status += [r.status() for r in self.recalibrators.values() if r.busy]
+        self.diagnostics.publish(message)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -126,6 +126,21 @@ class World:
         T_world_link = self.T_world_optical(camera) @ torch.linalg.inv(T_LINK_OPTICAL.double())
         return torch.linalg.inv(self.T_world_base()) @ T_world_link
 
+    def mount(self, camera: str) -> Tensor:
+        """Pose (4, 4) float64 of a camera's optical frame in the link that carries it."""
+        return self._camera(camera)[1]
+
+    def set_mount(self, camera: str, T_parent_optical: Tensor) -> None:
+        """Move a camera on the link that carries it, as a calibration of the mount asks for."""
+        parent, _ = self._camera(camera)
+        self._mounts[camera] = parent, T_parent_optical.double()
+
+    @property
+    def vehicle_instances(self) -> tuple[int, ...]:
+        """Indices into ``scene.instances`` of what belongs to the vehicle."""
+        body = self._vehicle.body
+        return tuple(i for i, v in enumerate(self._built.visuals) if v.body == body)
+
     @property
     def cameras(self) -> tuple[str, ...]:
         """Names of the cameras of the scene file."""
