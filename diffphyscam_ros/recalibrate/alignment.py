@@ -46,34 +46,73 @@ def wider(camera: PhysicalCamera) -> tuple[Tensor, tuple[int, int]]:
     return matrix, (height + 2 * more_y, width + 2 * more_x)
 
 
-def pose_jacobian(image: np.ndarray, camera: PhysicalCamera, rendered: Rendered) -> np.ndarray:
-    """
-    Change of the image (6, H, W, C) per turn [rad] and shift [m] of the camera in its own axes.
+@dataclass(frozen=True)
+class Slopes:
+    """How a picture changes from place to place in the pinhole plane."""
 
-    A point at (x, y, 1)/rho in the optical frame moves by the rigid motion; the image follows
-    against its gradient, taken in the pinhole plane.
-    """
-    K = rendered.matrix
-    render = torch.stack([K[0, 0], K[1, 1], K[0, 2], K[1, 2]])
-    lens, focal = camera.lens, camera.settings.focal_length
-    position = cached_map(floats(intrinsics(lens, focal)), lens.distortion_model,
-                          floats(lens.distortion_coefficients), lens.size, floats(render))
-    rho = 1 / resample_depth(rendered.depth, position).numpy()
-    flat = ((position - render[2:]) / render[:2]).float().numpy()
-    x, y = flat[..., 0], flat[..., 1]
+    x: np.ndarray
+    """(H, W) pinhole coordinates of each pixel, x / z."""
+    y: np.ndarray
+    gx: np.ndarray
+    """(H, W, C) derivative of the picture [DN] by pinhole x."""
+    gy: np.ndarray
+
+
+def slopes(image: np.ndarray, camera: PhysicalCamera, rendered: Rendered) -> Slopes:
+    """Gradient of a picture (H, W, C), by central differences, in the pinhole plane."""
+    x, y = _pinhole_map(camera, rendered)
     xv, xu = np.gradient(x)
     yv, yu = np.gradient(y)
     gv, gu = np.gradient(image, axis=(0, 1))
     determinant = (xu * yv - xv * yu)[..., None]
-    gx = (gu * yv[..., None] - gv * yu[..., None]) / determinant
-    gy = (gv * xu[..., None] - gu * xv[..., None]) / determinant
-    zero = np.zeros_like(x)
+    return Slopes(x, y, (gu * yv[..., None] - gv * yu[..., None]) / determinant,
+                  (gv * xu[..., None] - gu * xv[..., None]) / determinant)
+
+
+def lens_jacobian(at: Slopes, camera: PhysicalCamera, rendered: Rendered) -> np.ndarray:
+    """
+    Change of the picture (H, W, C) when its lens becomes that of ``camera``.
+
+    Every pixel then looks at another place of the pinhole plane. Lens and pose go through the
+    same gradient on purpose: a turn of the camera and a shift of its principal point differ by
+    little, and that little must not drown in the difference of two approximations.
+    """
+    x, y = _pinhole_map(camera, rendered)
+    return at.gx * (x - at.x)[..., None] + at.gy * (y - at.y)[..., None]
+
+
+def pose_jacobian(at: Slopes, camera: PhysicalCamera, rendered: Rendered) -> np.ndarray:
+    """
+    Change of the picture (6, H, W, C) per turn [rad] and shift [m] of the camera in its own axes.
+
+    A point at (x, y, 1)/rho in the optical frame moves by the rigid motion; the picture follows
+    against its gradient.
+    """
+    position = _position(camera, rendered)
+    rho = 1 / resample_depth(rendered.depth, position).numpy()
+    x, y, zero = at.x, at.y, np.zeros_like(at.x)
     # Velocity of (x, y) when the camera turns by w and shifts by t: the point does the opposite.
     moves = (
         (x * y, 1 + y * y), (-(1 + x * x), -x * y), (y, -x),
         (-rho, zero), (zero, -rho), (rho * x, rho * y))
-    return np.stack([-(gx * dx[..., None] + gy * dy[..., None])
+    return np.stack([-(at.gx * dx[..., None] + at.gy * dy[..., None])
                      for dx, dy in moves]).astype(np.float32)
+
+
+def _position(camera: PhysicalCamera, rendered: Rendered) -> Tensor:
+    """Where in the rendering (H, W, 2) [px] each pixel looks."""
+    K, lens = rendered.matrix, camera.lens
+    render = torch.stack([K[0, 0], K[1, 1], K[0, 2], K[1, 2]])
+    return cached_map(floats(intrinsics(lens, camera.settings.focal_length)),
+                      lens.distortion_model, floats(lens.distortion_coefficients), lens.size,
+                      floats(render))
+
+
+def _pinhole_map(camera: PhysicalCamera, rendered: Rendered) -> tuple[np.ndarray, np.ndarray]:
+    K = rendered.matrix
+    position = _position(camera, rendered).double()
+    flat = (position - torch.stack([K[0, 2], K[1, 2]])) / torch.stack([K[0, 0], K[1, 1]])
+    return flat[..., 0].numpy(), flat[..., 1].numpy()
 
 
 def shrink(image: np.ndarray, factor: int) -> np.ndarray:

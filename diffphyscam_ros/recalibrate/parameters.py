@@ -35,6 +35,11 @@ class Parameter:
     slope: Callable[[PhysicalCamera], float]
     """d read / d move, to turn a standard deviation into people's units."""
 
+    @property
+    def geometric(self) -> bool:
+        """Whether it moves where pixels look, and next to nothing else."""
+        return self.group in ('geometry', 'distortion')
+
 
 def _lens(camera: PhysicalCamera, **changes: object) -> PhysicalCamera:
     return replace(camera, lens=replace(camera.lens, **changes))

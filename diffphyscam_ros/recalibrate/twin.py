@@ -6,8 +6,8 @@ picture, pixel by pixel. Gauss-Newton over all camera parameters and small corre
 poses, coarse to fine (direct image alignment as in Engel et al., Direct sparse odometry, PAMI
 2018, with the physical camera in place of its photometric model). Pixels that the twin does not
 explain lose their weight (Geman and McClure, 1987). Camera parameters are differentiated by
-difference quotients of the forward camera, 14 for a normal fit; poses by the image gradient times
-the motion of each pixel, which its depth tells.
+difference quotients of the forward camera; lens and poses by the picture's gradient times the
+motion of each pixel, which the lens model and the pixel's depth tell.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,12 +25,14 @@ from diffphyscam_ros.recalibrate.alignment import (
     correlation,
     edges,
     expected,
+    lens_jacobian,
     pose_jacobian,
     Rendered,
     residual_of,
     rho,
     robust_scale,
     shrink,
+    slopes,
     weights,
     wider,
 )
@@ -120,7 +122,7 @@ class TwinFit:
         done, result = 0.0, None
         for factor, iterations in levels:
             pyramid = [shrink(s.image, factor) for s in self.shots]
-            damping, equations = 1e-3, None
+            damping, equations = 1e-6, None
             for _ in range(iterations):
                 equations = equations or self._equations(state, pyramid, factor)
                 trial = self._stepped(state, equations, damping)
@@ -131,11 +133,11 @@ class TwinFit:
                 if cost < equations.cost:
                     gain = 1 - cost / equations.cost
                     state, result, equations = trial, None, None
-                    damping = max(damping / 5, 1e-6)
+                    damping = max(damping / 10, 1e-9)
                     if gain < 1e-4:
                         break
                 else:
-                    damping *= 8
+                    damping = max(8 * damping, 1e-4)
                     if damping > 10:
                         break
             result = equations
@@ -192,12 +194,15 @@ class TwinFit:
     def _jacobian(self, state: State, view: int, prediction: 'Prediction', factor: int
                   ) -> np.ndarray:
         """Change of the image (P + 4 + 6, H, W, C): camera, mount, time offset, own pose."""
-        base = prediction.image
-        rows = []
+        base, rendered, rows = prediction.image, prediction.rendered, []
+        now = at_level(state.camera, factor)
+        at = slopes(base, now, rendered)
         for parameter in self.parameters:
             camera = at_level(parameter.move(state.camera, parameter.step), factor)
-            rows.append((expected(camera, prediction.rendered) - base) / parameter.step)
-        flow = pose_jacobian(base, at_level(state.camera, factor), prediction.rendered)
+            change = lens_jacobian(at, camera, rendered) if parameter.geometric \
+                else expected(camera, rendered) - base
+            rows.append((change / parameter.step).astype(np.float32))
+        flow = pose_jacobian(at, now, rendered)
         motion = self.shots[view].motion.numpy().astype(np.float32)
         mount = flow[:3] * np.float32(self.mount_free)
         offset = np.tensordot(motion, flow, 1)[None] * np.float32(self.offset_free)

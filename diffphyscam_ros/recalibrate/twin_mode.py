@@ -40,7 +40,7 @@ class TwinOptions:
                                'colour', 'focus', 'blur', 'noise', 'mount')
     time_offset: bool = True
     priors: Priors = Priors()
-    levels: tuple[tuple[int, int], ...] = ((8, 6), (4, 4), (2, 3), (1, 2))
+    levels: tuple[tuple[int, int], ...] = ((8, 8), (4, 4), (2, 3), (1, 2))
 
 
 def recalibrate(shots: Sequence[Shot], render: Render, camera: PhysicalCamera,
