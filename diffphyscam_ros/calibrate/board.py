@@ -94,7 +94,7 @@ class _Whiteness(torch.autograd.Function):
     def forward(ctx, X, Y, blur, pattern):
         x, y = X.detach().double().contiguous().numpy(), Y.detach().double().contiguous().numpy()
         out = np.empty((4, *x.shape), np.float32)
-        _whiteness(x, y, max(float(blur), 0.02), pattern.x_lines, pattern.y_lines, pattern.white,
+        _whiteness(x, y, max(blur.item(), 0.02), pattern.x_lines, pattern.y_lines, pattern.white,
                    out)
         value, ctx.dx, ctx.dy, ctx.db = torch.from_numpy(out)
         ctx.blur = blur

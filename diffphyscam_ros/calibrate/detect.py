@@ -47,14 +47,14 @@ def detect(gray: np.ndarray, target: Target, *, thorough: bool = False) -> Detec
     spacing = corner_spacing(target, ids, corners)
     if spacing < 4:
         return None
-    if target.kind != 'aprilgrid':   # the corners of single tags were refined along their edges
-        share = 0.35 if target.kind == 'chessboard' else (
-            0.9 * (target.square - target.marker) / 2 / target.square)
-        window = int(np.clip(share * _closest(corners, spacing), 2, 11))
-        corners = cv2.cornerSubPix(gray, corners.astype(np.float32).reshape(-1, 1, 2).copy(),
-                                   (window, window), (-1, -1),
-                                   (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-4))
-        corners = corners.reshape(-1, 2)
+    # The window must not reach the next feature: a marker's corner, a bit of the tag.
+    share = {'chessboard': 0.35, 'aprilgrid': 0.1,
+             'charuco': 0.45 * (1 - target.marker / target.square)}[target.kind]
+    window = int(np.clip(share * _closest(corners, spacing), 2, 11))
+    corners = cv2.cornerSubPix(gray, corners.astype(np.float32).reshape(-1, 1, 2).copy(),
+                               (window, window), (-1, -1),
+                               (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-4))
+    corners = corners.reshape(-1, 2)
     height, width = gray.shape
     inside = ((corners > -0.5) & (corners < [width - 0.5, height - 0.5])).all(1)
     if inside.sum() < 6:
@@ -153,10 +153,8 @@ def _charuco(gray: np.ndarray, target: Target) -> tuple[np.ndarray, np.ndarray] 
 
 
 def _grid(gray: np.ndarray, target: Target) -> tuple[np.ndarray, np.ndarray] | None:
-    parameters = cv2.aruco.DetectorParameters()
-    parameters.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_CONTOUR
     detector = cv2.aruco.ArucoDetector(
-        cv2.aruco.getPredefinedDictionary(dictionary_id(target.dictionary)), parameters)
+        cv2.aruco.getPredefinedDictionary(dictionary_id(target.dictionary)))
     corners, ids, _ = detector.detectMarkers(gray)
     if ids is None:
         return None

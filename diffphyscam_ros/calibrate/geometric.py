@@ -201,13 +201,14 @@ def fit_pose(view: View, intrinsics: np.ndarray, model: str, *,
 
 
 def held_out_errors(views: Sequence[View], size: tuple[int, int], candidate: str, *,
-                    folds: int = 4, bent: bool = False) -> np.ndarray:
+                    folds: int = 4, bent: bool = False, start: Geometry | None = None
+                    ) -> np.ndarray:
     """[px^2] (V,) mean squared error of views whose pose only was fitted to their own corners."""
     errors = np.zeros(len(views))
     folds = min(folds, len(views))
     for fold in range(folds):
         geometry = fit([v for i, v in enumerate(views) if i % folds != fold], size, candidate,
-                       bent=bent)
+                       bent=bent, start=start)
         for i in range(fold, len(views), folds):
             view = replace(views[i], points=on_board(views[i], geometry.board))
             pose = fit_pose(view, geometry.intrinsics, geometry.model)
@@ -230,13 +231,20 @@ def choose_model(views: Sequence[View], size: tuple[int, int], model: str | None
     :return: its name and the held-out error of every candidate [px].
     """
     found: dict[str, np.ndarray] = {}
+    try:
+        start = fit(views, size, 'plumb_bob, k1')
+    except (cv2.error, np.linalg.LinAlgError):
+        start = None
+    half_diagonal = 0.5 * float(np.hypot(*size))
     for name, (kind, free) in CANDIDATES.items():
         if model not in (None, kind) or (len(views) < 6 and len(free) > 4 and model is None):
             continue
+        if (model is None and kind == 'equidistant' and start is not None
+                and half_diagonal < 0.9 * start.intrinsics[0]):
+            continue    # fish-eye terms on an ordinary lens fit noise
         try:
-            found[name] = held_out_errors(views, size, name, bent=bent)
-            if model is None and not covers_image(fit(views, size, name,
-                                                              bent=bent)):
+            found[name] = held_out_errors(views, size, name, bent=bent, start=start)
+            if model is None and not covers_image(fit(views, size, name, bent=bent, start=start)):
                 del found[name]
         except (cv2.error, np.linalg.LinAlgError):
             continue
@@ -252,8 +260,9 @@ def choose_model(views: Sequence[View], size: tuple[int, int], model: str | None
 
 def _is_bent(views: Sequence[View], size: tuple[int, int], candidate: str) -> bool:
     """Whether held-out views are explained clearly better by a board that is not flat."""
-    flat = held_out_errors(views, size, candidate)
-    bent = held_out_errors(views, size, candidate, bent=True)
+    start = fit(views, size, candidate)
+    flat = held_out_errors(views, size, candidate, start=start)
+    bent = held_out_errors(views, size, candidate, bent=True, start=start)
     gain = flat - bent
     return bool(gain.mean() > 2 * gain.std() / np.sqrt(len(gain)) and
                 bent.mean() < 0.85 * flat.mean())

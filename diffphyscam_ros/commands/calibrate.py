@@ -1,6 +1,7 @@
 """``diffphyscam calibrate``: the whole camera from one recording of a board."""
 
 import argparse
+import os
 from pathlib import Path
 
 from diffphyscam_ros.errors import InputError
@@ -70,6 +71,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Calibrate, write, print the table."""
+    # The matrices are small and the frames run in parallel: more BLAS threads only collide.
+    for name in ('OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
+        os.environ.setdefault(name, '1')
     from diffphyscam_ros.calibrate.console import bars, table
     from diffphyscam_ros.calibrate.judge import parameters
     from diffphyscam_ros.calibrate.output import write_all

@@ -1,0 +1,197 @@
+"""Calibration: geometry and pixels against what made them, and bad bags."""
+
+import json
+
+import cv2
+import independent_camera as independent
+import numpy as np
+import pytest
+import torch
+
+from diffphyscam_ros.calibrate import board, geometric, joint, photometric, shape
+from diffphyscam_ros.calibrate.detect import detect, settle
+from diffphyscam_ros.calibrate.target import parse_target
+from diffphyscam_ros.camera import PhysicalCamera
+from diffphyscam_ros.cli import main
+from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.io import calibration
+from diffphyscam_ros.io.bags import BagWriter, Recording
+
+CHESS = parse_target('chessboard:9x6:0.025')
+SMALL = independent.Truth(width=320, height=240, fx=290., fy=291., cx=162., cy=117., k1=-0.2,
+                          k2=0.05, aperture=0.0)
+
+
+def corner_views(truth, count=14, *, noise=0.03, bent=None):
+    rng = np.random.default_rng(5)
+    K = np.array([[truth.fx, 0, truth.cx], [0, truth.fy, truth.cy], [0, 0, 1]])
+    D = np.array([truth.k1, truth.k2, truth.p1, truth.p2, truth.k3])
+    out = []
+    for i, T in enumerate(independent.poses(count, (0.2, 0.125), rng, truth)):
+        points = CHESS.points() if bent is None else shape.bend(CHESS.points(), CHESS.extent, bent)
+        pixels = cv2.projectPoints(points, cv2.Rodrigues(T[:, :3])[0], T[:, 3], K, D)[0]
+        pixels = pixels.reshape(-1, 2) + noise * rng.standard_normal((54, 2))
+        out.append(geometric.View(str(i), i, CHESS.points(), pixels, CHESS.extent))
+    return out
+
+
+def test_geometry_is_recovered_within_its_sigma():
+    truth = independent.Truth()
+    geometry, kept, rejected, errors = geometric.calibrate(corner_views(truth), (480, 640))
+    assert geometry.model == 'plumb_bob' and not rejected and len(kept) == 14
+    wanted = [truth.fx, truth.fy, truth.cx, truth.cy]
+    assert (np.abs(geometry.intrinsics[:4] - wanted) < 4 * geometry.sigma[:4]).all()
+    assert abs(geometry.intrinsics[0] / truth.fx - 1) < 1e-3
+    assert geometry.rms == pytest.approx(0.03 * np.sqrt(2), rel=0.1)
+    assert not geometry.board.any()          # a flat board is found flat
+    assert min(errors.values()) > 0.03
+
+
+def test_an_outlier_view_is_named():
+    views = corner_views(independent.Truth())
+    bad = views[4].corners + np.random.default_rng(0).normal(0, 3, (54, 2))
+    views[4] = geometric.View('4', 4, views[4].points, bad, CHESS.extent)
+    _, kept, rejected, _ = geometric.calibrate(views, (480, 640), model='plumb_bob')
+    assert [v.name for v, _ in rejected] == ['4'] and len(kept) == 13
+
+
+def test_a_bent_board_does_not_bend_the_lens():
+    truth = independent.Truth()
+    bent = np.zeros(len(shape.TERMS))
+    bent[shape.TERMS.index('bend_xx')] = -0.002
+    bent[0] = 0.0004
+    geometry, *_ = geometric.calibrate(corner_views(truth, bent=bent), (480, 640),
+                                       model='plumb_bob')
+    assert geometry.board[shape.TERMS.index('bend_xx')] == pytest.approx(-0.002, rel=0.1)
+    assert abs(geometry.intrinsics[0] / truth.fx - 1) < 2e-3
+
+
+def test_views_all_alike_end_in_a_sentence():
+    view = corner_views(independent.Truth(), 1)[0]
+    with pytest.raises(InputError, match='the same way'):
+        geometric.calibrate([view] * 6, (480, 640))
+    with pytest.raises(InputError, match='only 2 usable views'):
+        geometric.calibrate([view] * 2, (480, 640))
+
+
+@pytest.mark.parametrize(('name', 'target', 'model', 'limit'), [
+    ('bags/opencv_left_board_sqlite3', 'chessboard:9x6:0.025', None, 0.195),
+    ('bags/f1tenth_board_mcap', 'chessboard:6x8:0.0278', 'plumb_bob', 0.575),
+    ('boards/pycalib_charuco', 'charuco:18x9:0.020:0.015:DICT_4X4_250', 'rational_polynomial',
+     0.3011)])
+def test_real_boards_are_fitted_no_worse_than_by_opencv(shared_data, name, target, model, limit):
+    with Recording(shared_data / 'real' / name) as recording:
+        images = [f.decode().gray8() for f in recording.frames(recording.image_topic(None))]
+    target = settle(parse_target(target), images[:3])
+    views = [geometric.make_view(str(i), i, target, detect(image, target))
+             for i, image in enumerate(images)]
+    candidate = model or 'plumb_bob, k1 k2 p1 p2'
+    geometry = geometric.fit(views, images[0].shape, candidate)
+    assert geometry.rms <= limit
+    if model == 'rational_polynomial':   # published with one focal length: f 586.83
+        one = geometric.fit(views, images[0].shape, candidate, fix_aspect=True)
+        assert one.intrinsics[0] == pytest.approx(586.83, abs=2 * one.sigma[0])
+
+
+def scene():
+    """One small frame, its model and vectors, all parameters away from their defaults."""
+    T = independent.poses(3, (0.2, 0.125), np.random.default_rng(2), SMALL)[2]
+    pose = np.r_[cv2.Rodrigues(T[:, :3])[0].ravel(), T[:, 3]]
+    lens = np.array([SMALL.fx, SMALL.fy, SMALL.cx, SMALL.cy, SMALL.k1, SMALL.k2, SMALL.p1,
+                     SMALL.p2, 0.0])
+    image = independent.signal(SMALL, T, gain=0.8, count=512) ** 0.6
+    frame = photometric.cut('0', 0, image.astype(np.float32), CHESS, pose, lens, 'plumb_bob',
+                            inverted=True)
+    model = photometric.Model('plumb_bob', ())
+    shared = photometric.start_vector(model, lens)
+    for name, value in (('a2', -0.25), ('a4', -0.08), ('residual_blur', 0.6),
+                        ('log_exponent', np.log(0.6)), ('black_reflectance', 0.05)):
+        shared[model.names.index(name)] = value
+    local = np.r_[pose, np.log(0.8), np.zeros(len(photometric.LOCAL) - 7)]
+    return model, frame, shared, local
+
+
+def test_rendered_board_is_that_of_the_ray_tracer():
+    """512 rays leave 1 / sqrt(512) of an edge's contrast in the few pixels that it crosses."""
+    model, frame, shared, local = scene()
+    image = joint.rendered(model, frame, shared, local)
+    assert joint.psnr(image, frame.dn.numpy(), frame.mask.numpy()) > 40
+
+
+def test_gradient_is_that_of_finite_differences():
+    """The filtered pattern's derivatives in place and blur, in float64, to second order."""
+    pattern = board.prepare(CHESS.pattern())
+    y, x = np.mgrid[0:12, 0:14]
+    X = torch.tensor(0.013 + 0.0011 * x + 0.0004 * y, requires_grad=True)
+    Y = torch.tensor(0.011 - 0.0003 * x + 0.0012 * y, requires_grad=True)
+    blur = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor(np.random.default_rng(0).standard_normal((12, 14)))
+
+    def loss(dx, dy, db):
+        return (weight * board.whiteness(X + dx, Y + dy, blur + db, pattern)).sum()
+    for i, (h, leaf) in enumerate(((1e-5, X), (1e-5, Y), (1e-3, blur))):
+        step = np.eye(3)[i] * h
+        numeric = (loss(*step) - loss(*-step)).item() / (2 * h)
+        X.grad = Y.grad = blur.grad = None
+        loss(0, 0, 0).backward()
+        assert float(leaf.grad.sum()) == pytest.approx(numeric, rel=2e-3, abs=1e-3)
+
+
+@pytest.fixture(scope='module')
+def bag(tmp_path_factory):
+    path = tmp_path_factory.mktemp('calibrate') / 'bag'
+    with BagWriter(path) as writer:
+        for i, image in enumerate(independent.recording(SMALL, 9, still=4, rays_per_pixel=64,
+                                                        distances=(0.3, 0.5))):
+            writer.write_image('/camera/image_raw', i / 10, image)
+    return path
+
+
+@pytest.mark.slow
+def test_the_command_recovers_an_independent_camera(bag, tmp_path, capsys):
+    out = tmp_path / 'out'
+    assert main(['calibrate', str(bag), '--image-topic', '/camera/image_raw', '--target',
+                 'chessboard:9x6:0.025', '--output', str(out), '--max-frames', '6']) == 0
+    result = json.loads((out / 'result.json').read_text())
+    parameters = result['parameters']
+    assert result['complete'] and result['rms_reprojection_px'] < 0.15
+    assert parameters['fx']['value'] == pytest.approx(SMALL.fx, rel=2e-3)
+    assert parameters['residual_blur']['value'] == pytest.approx(SMALL.blur, rel=0.15)
+    assert parameters['focus_distance']['verdict'] == 'not observable'   # a pinhole made it
+    assert parameters['prnu']['verdict'] == 'not observable'
+    curve = result['curves']['response']
+    middle = np.interp(0.4, curve['signal'], curve['dn'])
+    assert middle == pytest.approx(0.4 ** SMALL.gamma, abs=0.03)
+    noise = result['curves']['noise_variance']
+    assert noise['source'] == 'static stretches'
+    at = np.interp([0.4, 0.6], noise['dn'], noise['variance'])
+    np.testing.assert_allclose(at, independent.variance(SMALL, [0.4, 0.6]), rtol=0.15)
+    camera = PhysicalCamera.load(out / 'camera.yaml')
+    assert camera.lens.fx == parameters['fx']['value']
+    assert calibration.read(out / 'camera_info.yaml').k[0] == parameters['fx']['value']
+    assert len((out / 'pcalib.txt').read_text().split()) == 256
+    assert cv2.imread(str(out / 'vignette.png'), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+    assert '<img' in (out / 'report.html').read_text()
+    assert 'verdict' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('arguments', 'sentence'), [
+    (['--target', 'chessboard:9x6:0.025', '--image-topic', '/left'], '/camera/image_raw'),
+    (['--target', 'chessboard:8x5:0.025'], 'chessboard:9x6'),
+    ([], '--target'),
+    (['--target', 'chessboard:9x6:0.025', '--camera-info-topic', '/info'], 'not a CameraInfo')])
+def test_bad_input_is_one_sentence_and_nothing_is_written(bag, tmp_path, capsys, arguments,
+                                                          sentence):
+    out = tmp_path / 'out'
+    assert main(['calibrate', str(bag), '--output', str(out), *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_two_resolutions_in_one_topic(tmp_path, capsys):
+    with BagWriter(tmp_path / 'bag') as writer:
+        for i, size in enumerate(((60, 80), (60, 80), (30, 40))):
+            writer.write_image('/image', float(i), np.zeros(size, np.uint8))
+    assert main(['calibrate', str(tmp_path / 'bag'), '--target', 'chessboard:9x6:0.025',
+                 '--output', str(tmp_path / 'out')]) == 2
+    assert '40x30' in capsys.readouterr().err
