@@ -78,10 +78,14 @@ class NoRos:
             raise ModuleNotFoundError(f'no {name}: this machine has no ROS', name=name)
 
 sys.meta_path.insert(0, NoRos())
-import diffphyscam_ros
+import diffphyscam_ros.errors
 for module in pkgutil.walk_packages(diffphyscam_ros.__path__, 'diffphyscam_ros.'):
-    if not module.name.startswith('diffphyscam_ros.nodes'):
+    if module.name.startswith('diffphyscam_ros.nodes'):
+        continue
+    try:
         importlib.import_module(module.name)
+    except diffphyscam_ros.errors.InputError as error:
+        assert 'nvdiffrast' in str(error)      # the CUDA backend says in a sentence what it lacks
 print('done')
 """
     result = run(code)
