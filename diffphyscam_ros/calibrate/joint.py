@@ -18,7 +18,7 @@ import torch
 
 from diffphyscam_ros.calibrate import arrow, geometric, photometric, shape
 from diffphyscam_ros.calibrate.board import intersect
-from diffphyscam_ros.calibrate.photometric import BLUR, Frame, LOCAL, Model, OPTICS
+from diffphyscam_ros.calibrate.photometric import BLUR, FLEX_AT, Frame, LOCAL, Model, OPTICS
 from diffphyscam_ros.kernels import numba
 from diffphyscam_ros.optics.distortion import COEFFICIENTS
 
@@ -131,9 +131,9 @@ def whiteness(fit_: Fit, frame: Frame, local: np.ndarray) -> np.ndarray:
     for name in (*OPTICS, 'black_reflectance'):
         plain[fit_.model.names.index(name)] = 0.0
     with torch.no_grad():
+        own = torch.from_numpy(np.r_[local[:6], np.zeros(7), local[FLEX_AT:]])
         return photometric.irradiance(fit_.model, frame, torch.from_numpy(plain),
-                                      torch.from_numpy(np.r_[local[:6], np.zeros(6), local[12:]])
-                                      ).numpy() / fit_.model.white
+                                      own).numpy() / fit_.model.white
 
 
 def exposure_offset(fit_: Fit, frames: Sequence[Frame]) -> float:
@@ -306,7 +306,7 @@ def _smooth_columns(model, frame, shared, local, signal, slope, base, flat, colu
     count = 4 + len(COEFFICIENTS[model.distortion])
     rays = photometric.window_rays(st[:count], model.distortion, frame.origin, size)
     X, Y, _ = intersect(rays, torch.from_numpy(local[:6]), frame.board, frame.extent,
-                        torch.from_numpy(local[12:]))
+                        torch.from_numpy(local[FLEX_AT:]))
     x, y = 2 * X / frame.extent[0] - 1, 2 * Y / frame.extent[1] - 1
     light = photometric.illumination(X, Y, torch.from_numpy(local), frame.extent)
     form = light / float(np.exp(local[6]))
@@ -324,6 +324,7 @@ def _smooth_columns(model, frame, shared, local, signal, slope, base, flat, colu
     dark = float(p['black_reflectance'])
     white = ((signal / (light * fall)) - dark) / (model.white - dark)
     columns_shared['black_reflectance'] = flat(slope * light * fall * (1 - white))
+    columns_local['gloss'] = flat(slope * light * fall)
     columns_shared['black_level'] = flat(slope)
     for name in model.free:
         if name in ('log_exponent', 'bend1', 'bend2', 'bend3'):
@@ -341,7 +342,7 @@ def _motion(model, frame, shared, local):
     rows = np.linspace(0, height - 1, max(2, height // 12)).round().astype(int)
     columns = np.linspace(0, width - 1, max(2, width // 12)).round().astype(int)
     X, Y, _ = intersect(rays[rows][:, columns], torch.from_numpy(local[:6]), frame.board,
-                        frame.extent, torch.from_numpy(local[12:]))
+                        frame.extent, torch.from_numpy(local[FLEX_AT:]))
     points = np.stack([X.numpy().ravel(), Y.numpy().ravel(), np.zeros(X.numel())], -1)
     x, y = 2 * points[:, 0] / frame.extent[0] - 1, 2 * points[:, 1] / frame.extent[1] - 1
     points = shape.bend(points.astype(float), frame.extent, frame.board)

@@ -162,9 +162,10 @@ def _noise(result: Result) -> list[Parameter]:
         return DETERMINED if good and sigma < 0.1 * value and span > 0.3 else WEAK
     first = grade(gain, noise.response_gain_sigma)
     second = grade(noise.read_noise, noise.read_noise_sigma)
+    spread = noise.read_noise_sigma if noise.read_noise else 0.0
     return [Parameter('system_gain', gain * top, noise.response_gain_sigma * top, 'DN/e-', first,
                       '' if first == DETERMINED else advice),
-            Parameter('read_noise', noise.read_noise, noise.read_noise_sigma, 'e-', second,
+            Parameter('read_noise', noise.read_noise, spread, 'e-', second,
                       '' if second == DETERMINED else advice + ', one of them very dark'),
             Parameter('saturation_capacity', 1 / gain, noise.response_gain_sigma / gain ** 2,
                       'e-', HIDDEN, 'at least this many electrons: the number saturates before '
@@ -191,6 +192,12 @@ def vignetting_at_corner(result: Result) -> tuple[float, float]:
     rows = [fit.model.names.index(n) for n in ('a2', 'a4', 'a6')]
     block = fit.covariance[np.ix_(rows, rows)]
     return 1 + float(fit.shared[rows].sum()), float(np.sqrt(max(block.sum(), 0.0)))
+
+
+def polynomial(result: Result) -> tuple[float, ...]:
+    """a2, a4, a6 as far as they were seen: zeros where the corner's light is not observable."""
+    hidden = _verdict(vignetting_at_corner(result)[1], 0.015, 0.08) == HIDDEN
+    return tuple(0.0 if hidden else result.fit.value(n) for n in ('a2', 'a4', 'a6'))
 
 
 def coverage(result: Result) -> float:

@@ -64,7 +64,7 @@ def camera(result: Result) -> PhysicalCamera:
     if fit is None:
         return PhysicalCamera(lens, sensor, settings)
     lens = replace(lens, residual_blur=fit.value('residual_blur'),
-                   vignetting_polynomial=tuple(fit.value(n) for n in ('a2', 'a4', 'a6')))
+                   vignetting_polynomial=judge.polynomial(result))
     if result.defocus_seen:
         focus, number, _ = judge.thin_lens(result)
         lens = replace(lens, defocus_gain=1.0)
@@ -128,7 +128,7 @@ def curves(result: Result) -> dict:
     """Response, vignetting, noise and blur as sampled curves."""
     y = np.linspace(0, 1, 65)
     radius = np.linspace(0, 1, 33)
-    a2, a4, a6 = (result.fit.value(n) for n in ('a2', 'a4', 'a6'))
+    a2, a4, a6 = judge.polynomial(result)
     out = {
         'response': {'signal': y.tolist(), 'dn': response(result.fit, y).tolist()},
         'vignetting': {'radius_over_half_diagonal': radius.tolist(), 'relative_illumination': (
@@ -170,7 +170,7 @@ def vignette(result: Result) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width]
     r2 = ((x - fit.value('cx')) ** 2 + (y - fit.value('cy')) ** 2) * (
         4 / (height ** 2 + width ** 2))
-    a2, a4, a6 = (fit.value(n) for n in ('a2', 'a4', 'a6'))
+    a2, a4, a6 = judge.polynomial(result)
     return (1 + r2 * (a2 + r2 * (a4 + r2 * a6))).clip(0)
 
 

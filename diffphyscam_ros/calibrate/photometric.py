@@ -39,7 +39,9 @@ BLUR = ('residual_blur', 'defocus', 'inverse_focus')
 RESPONSE = ('black_reflectance', 'black_level', 'log_exponent', 'bend1', 'bend2', 'bend3')
 #: parameters of one frame
 LOCAL = ('rx', 'ry', 'rz', 'tx', 'ty', 'tz', 'log_gain', 'slope_x', 'slope_y',
-         'curve_xx', 'curve_xy', 'curve_yy', *shape.FLEX)
+         'curve_xx', 'curve_xy', 'curve_yy', 'gloss', *shape.FLEX)
+#: where the flex of a frame's board begins in its vector
+FLEX_AT = len(LOCAL) - len(shape.FLEX)
 
 #: name -> (mean, standard deviation) of what is believed before any pixel is seen
 PRIORS = {
@@ -48,6 +50,7 @@ PRIORS = {
     'residual_blur': (0.7, 1.0), 'defocus': (0.0, 20.0), 'inverse_focus': (1.0, 3.0),
     'log_exponent': (0.0, 1.0), 'bend1': (0.0, 0.15), 'bend2': (0.0, 0.1), 'bend3': (0.0, 0.07),
     'log_gain': (0.0, 10.0), 'slope_x': (0.0, 0.15), 'slope_y': (0.0, 0.15),
+    'gloss': (0.0, 0.02),
     'curve_xx': (0.0, 0.04), 'curve_xy': (0.0, 0.04), 'curve_yy': (0.0, 0.04),
 }
 
@@ -152,15 +155,19 @@ def _cached_rays(lens: tuple, model: str, coefficients: tuple, size: tuple) -> T
 
 def irradiance(model: Model, frame: Frame, shared: Tensor, local: Tensor,
                shift: tuple[float, float] = (0.0, 0.0), *, blur: bool = True) -> Tensor:
-    """Linear signal on the sensor (h, w), before black level and response."""
+    """
+    Linear signal on the sensor (h, w), before black level and response.
+
+    The frame's gloss is light that paint mirrors at this tilt, over its diffuse reflectance.
+    """
     p = model.split(shared)
     size = tuple(frame.dn.shape)
     count = 4 + len(COEFFICIENTS[model.distortion])
     rays = window_rays(shared[:count], model.distortion, frame.origin, size, shift)
-    X, Y, depth = intersect(rays, local[:6], frame.board, frame.extent, local[12:])
+    X, Y, depth = intersect(rays, local[:6], frame.board, frame.extent, local[FLEX_AT:])
     paint = p['black_reflectance'] + (model.white - p['black_reflectance']) * whiteness(
         X, Y, p['residual_blur'] if blur else shared.new_tensor(0.02), frame.pattern)
-    radiance = paint * illumination(X, Y, local, frame.extent)
+    radiance = (paint + local[12].to(paint)) * illumination(X, Y, local, frame.extent)
     share = (size[0] ** 2 + size[1] ** 2) / (frame.size[0] ** 2 + frame.size[1] ** 2)
     polynomial = torch.stack([p['a2'] * share, p['a4'] * share ** 2, p['a6'] * share ** 3])
     centre = shared[:4] - shared.new_tensor([0, 0, frame.origin[1], frame.origin[0]])

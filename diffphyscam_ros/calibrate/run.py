@@ -23,7 +23,7 @@ from diffphyscam_ros.optics.distortion import COEFFICIENTS
 RESPONSE = ('black_reflectance', 'log_exponent')
 BENDS = ('bend1', 'bend2', 'bend3')
 FIXED_PHOTOMETRY = LOCAL[7:]
-POSES = (*LOCAL[:6], *LOCAL[12:])
+POSES = (*LOCAL[:6], *LOCAL[photometric.FLEX_AT:])
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,8 @@ def _channel_gains(result: Result, colours: dict[int, np.ndarray]) -> None:
 def _judge_held_out(result: Result, poses: dict[int, np.ndarray], progress: Progress) -> None:
     """PSNR on frames the camera was not fitted to; their pose and light are fitted."""
     full = result.fit
-    typical = np.r_[np.median(full.locals[:, 6:12], axis=0), np.zeros(len(LOCAL) - 12)]
+    typical = np.zeros(len(LOCAL) - 6)
+    typical[:7] = np.median(full.locals[:, 6:13], axis=0)
     base = _baseline(result)
     scores: dict[str, list[float]] = {}
     frames = result.held_out or result.frames

@@ -87,7 +87,7 @@ class Target:
             lines = [np.arange(-1, n + 1) * self.square for n in (self.columns, self.rows)]
             row, column = np.mgrid[0:self.rows + 1, 0:self.columns + 1]
             white = (row + column + 1 + inverted) % 2
-            known = 0.25 * self.square
+            known = 0.1 * self.square   # outer squares are often cut, and the sheet curls there
             area = (-known, -known, (self.columns - 1) * self.square + known,
                     (self.rows - 1) * self.square + known)
             return Pattern(lines[0], lines[1], white.astype(np.float32), area)
