@@ -17,7 +17,7 @@ def _cache_folder() -> Path:
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.rglob('*.py')):
         text = source.read_bytes()
-        if source == Path(__file__) or b'diffphyscam_ros.kernels import' in text:
+        if b'numba' in text or b'diffphyscam_ros.kernels import' in text:
             digest.update(text)
     root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     return Path(root) / 'diffphyscam_ros' / f'numba-{digest.hexdigest()[:12]}'

@@ -8,7 +8,7 @@ loop over one small table (``chunk``) that stays in the first-level cache.
 import numba
 import numpy as np
 
-from diffphyscam_ros.kernels import kernel
+from diffphyscam_ros.kernels import kernel, serial
 from diffphyscam_ros.render.chunk import (
     CHUNK,
     DEPTH,
@@ -23,6 +23,7 @@ from diffphyscam_ros.render.chunk import (
     ROUGH,
     SIZE,
     VX,
+    WHOLE_SIZE,
 )
 from diffphyscam_ros.render.lighting import (
     add_light,
@@ -45,38 +46,26 @@ from diffphyscam_ros.render.surface import (
 )
 
 ZERO, ONE, HALF = np.float32(0), np.float32(1), np.float32(0.5)
+#: Pieces of the image that threads take; more than the threads of a large machine.
+STRANDS = 32
 
 
-@kernel
-def shade(triangle, tri, tri_instance, clip, world, normals, uvs, colors, instance_material,
-          instance_colored, instance_flip, constants, textures, texels, offsets, sizes,
-          rays, eye_pixel_angle, sun, sun_maps, sun_matrices, lights, irradiance, env_texels,
-          env_offsets, env_sizes, env_bands, lobe, occlusion, radiance, depth_out, normal_out,
-          instance_out):
-    """
-    Shade an image.
-
-    :param triangle: (H, W) int32 index into ``tri``, -1 for the background.
-    :param tri, tri_instance: (T, 3), (T,) int32.
-    :param clip, world, normals, uvs, colors: per vertex.
-    :param constants, textures, texels, offsets, sizes: a ``MaterialTable``.
-    :param rays: (3, 3) float64 from (column, row, 1) to the view direction of unit depth, world.
-    :param eye_pixel_angle: [rad] between the rays of neighbouring pixels.
-    :param sun: (8,) float32 direction to the sun, irradiance, cosine of the disc, 1 if there.
-    :param lights: (L, 12) float32; see ``fused.light_table``.
-    :param irradiance, env_texels, env_offsets, env_sizes, env_bands: a ``PackedLighting``.
-    :param lobe: ``environment.lobe_table``.
-    :param occlusion: (H, W) of the sky, or empty.
-    :param radiance: (H, W, 3) is written, like ``depth_out`` and, unless empty, the others.
-    """
+@serial
+def _shade_rows(first, step, triangle, tri, tri_instance, clip, world, normals, uvs,
+                colors, instance_material, instance_colored, instance_flip,
+                constants, textures, texels, offsets, sizes, rays, eye_pixel_angle,
+                sun, sun_maps, sun_matrices, lights, irradiance, env_texels,
+                env_offsets, env_sizes, env_bands, lobe, occlusion, radiance,
+                depth_out, normal_out, instance_out):
+    """Shade every ``step``-th row from ``first`` on."""
     height, width = triangle.shape
     chunks = (width + CHUNK - 1) // CHUNK
-    for y in numba.prange(height):
-        table = np.empty(SIZE, np.float32)
-        bits = table.view(np.int32)
-        seen = np.empty(CHUNK, np.int32)
-        setup = np.empty((3, 3), np.float64)
-        tangent = np.zeros(3, np.float64)
+    table = np.empty(SIZE, np.float32)
+    whole = np.empty(WHOLE_SIZE, np.int32)
+    seen = np.empty(CHUNK, np.int32)
+    setup = np.empty((3, 3), np.float64)
+    tangent = np.zeros(3, np.float64)
+    for y in range(first, height, step):
         row = np.float64(y)
         for chunk in range(chunks):
             x0 = chunk * CHUNK
@@ -124,7 +113,7 @@ def shade(triangle, tri, tri_instance, clip, world, normals, uvs, colors, instan
                     # A front face runs counter-clockwise: negative where y points down.
                     sign = 1.0 if (side < 0) != instance_flip[instance] else -1.0
                     column = np.float64(x0 + start)
-                    run, run_bits = table[start:], bits[start:]
+                    run, run_whole = table[start:], whole[start:]
                     length = stop - start
                     fill_attributes(run, length, setup, column, row, sign, normals, v0, v1,
                                     v2, constants, material)
@@ -134,8 +123,8 @@ def shade(triangle, tri, tri_instance, clip, world, normals, uvs, colors, instan
                         if texture >= 0:
                             if reference < 0:
                                 reference = texture
-                                fill_coordinates(run, run_bits, length, setup, column, row,
-                                                 uvs, v0, v1, v2, np.float32(sizes[texture, 0]),
+                                fill_coordinates(run, length, setup, column, row, uvs, v0, v1,
+                                                 v2, np.float32(sizes[texture, 0]),
                                                  np.float32(sizes[texture, 1]))
                                 flip = triangle_tangent(world, uvs, v0, v1, v2, tangent)
                             bias = ZERO
@@ -143,7 +132,7 @@ def shade(triangle, tri, tri_instance, clip, world, normals, uvs, colors, instan
                                 bias = np.float32(0.5 * np.log2(
                                     sizes[texture, 0] * sizes[texture, 1]
                                     / (sizes[reference, 0] * sizes[reference, 1])))
-                            look_up(run, run_bits, length, texels, offsets, sizes, texture, bias)
+                            look_up(run, run_whole, length, texels, offsets, sizes, texture, bias)
                             # glTF's green points up the image, against v.
                             apply_texture(run, length, slot, tangent, np.float32(
                                 flip * sign * (1.0 if instance_flip[instance] else -1.0)))
@@ -155,7 +144,7 @@ def shade(triangle, tri, tri_instance, clip, world, normals, uvs, colors, instan
                               lobe)
                 sky_shaded(table)
                 if sun[7] > 0:
-                    fill_sunlit(table, bits, seen, count, sun, sun_maps, SHADOW_SIZE,
+                    fill_sunlit(table, whole, seen, count, sun, sun_maps, SHADOW_SIZE,
                                 sun_matrices)
                     add_light(table, sun[0], sun[1], sun[2], ONE, sun[3], sun[4], sun[5], ZERO,
                               ZERO, ZERO, ZERO, ONE)
@@ -180,3 +169,34 @@ def shade(triangle, tri, tri_instance, clip, world, normals, uvs, colors, instan
             if instance_out.size > 0:
                 for i in range(count):
                     instance_out[y, x0 + i] = tri_instance[seen[i]] if seen[i] >= 0 else -1
+
+
+@kernel
+def shade(triangle, tri, tri_instance, clip, world, normals, uvs, colors, instance_material,
+          instance_colored, instance_flip, constants, textures, texels, offsets, sizes,
+          rays, eye_pixel_angle, sun, sun_maps, sun_matrices, lights, irradiance, env_texels,
+          env_offsets, env_sizes, env_bands, lobe, occlusion, radiance, depth_out, normal_out,
+          instance_out):
+    """
+    Shade an image.
+
+    :param triangle: (H, W) int32 index into ``tri``, -1 for the background.
+    :param tri, tri_instance: (T, 3), (T,) int32.
+    :param clip, world, normals, uvs, colors: per vertex.
+    :param constants, textures, texels, offsets, sizes: a ``MaterialTable``.
+    :param rays: (3, 3) float64 from (column, row, 1) to the view direction of unit depth, world.
+    :param eye_pixel_angle: [rad] between the rays of neighbouring pixels.
+    :param sun: (8,) float32 direction to the sun, irradiance, cosine of the disc, 1 if there.
+    :param lights: (L, 12) float32; see ``fused.light_table``.
+    :param irradiance, env_texels, env_offsets, env_sizes, env_bands: a ``PackedLighting``.
+    :param lobe: ``environment.lobe_table``.
+    :param occlusion: (H, W) of the sky, or empty.
+    :param radiance: (H, W, 3) is written, like ``depth_out`` and, unless empty, the others.
+    """
+    # Rows of sky cost less than rows of ground: each strand takes some of both.
+    for strand in numba.prange(STRANDS):
+        _shade_rows(strand, STRANDS, triangle, tri, tri_instance, clip, world, normals, uvs,
+                    colors, instance_material, instance_colored, instance_flip, constants,
+                    textures, texels, offsets, sizes, rays, eye_pixel_angle, sun, sun_maps,
+                    sun_matrices, lights, irradiance, env_texels, env_offsets, env_sizes,
+                    env_bands, lobe, occlusion, radiance, depth_out, normal_out, instance_out)

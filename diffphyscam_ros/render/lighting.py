@@ -58,12 +58,13 @@ from diffphyscam_ros.render.chunk import (
     VZ,
 )
 from diffphyscam_ros.render.harmonics import basis_nb as basis
+from diffphyscam_ros.render.lanes import add_four
 from diffphyscam_ros.render.octahedral import fold
 
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
 HALF, QUARTER = np.float32(0.5), np.float32(0.25)
 # Unsigned, so that an index needs no check for counting from the end.
-_1, _2, _4, _5, _6 = (np.uintp(k) for k in (1, 2, 4, 5, 6))
+_1, _4 = np.uintp(1), np.uintp(4)
 TINY = np.float32(1e-20)
 
 
@@ -148,15 +149,7 @@ def map_lookup(table, i, texels, first, size, weight):
     upper = weight - lower
     wb, wd = fx * upper, fx * lower
     wa, wc = upper - wb, lower - wd
-    out = np.uintp(TEXEL + 4 * i)
-    r = table[out] + texels[a] * wa + texels[a + _4] * wb + texels[c] * wc + texels[c + _4] * wd
-    g = (table[out + _1] + texels[a + _1] * wa + texels[a + _5] * wb + texels[c + _1] * wc
-         + texels[c + _5] * wd)
-    b = (table[out + _2] + texels[a + _2] * wa + texels[a + _6] * wb + texels[c + _2] * wc
-         + texels[c + _6] * wd)
-    table[out] = r
-    table[out + _1] = g
-    table[out + _2] = b
+    add_four(table, TEXEL + 4 * i, texels, a, a + _4, c, c + _4, wa, wb, wc, wd)
 
 
 @inline
@@ -223,12 +216,12 @@ def sky_shaded(table):
 
 
 @inline
-def fill_sunlit(table, bits, seen, count, sun, maps, size, matrices):
+def fill_sunlit(table, whole, seen, count, sun, maps, size, matrices):
     """Fraction of the sun that each pixel sees: the finest map that covers it, filtered."""
     lx, ly, lz = sun[0], sun[1], sun[2]
     edge = np.float32(size - 2)
     for i in range(CHUNK):
-        bits[SHADOW_MAP + i] = np.int32(-1)
+        whole[SHADOW_MAP + i] = np.int32(-1)
         n_l = table[NX + i] * lx + table[NY + i] * ly + table[NZ + i] * lz
         table[LIT + i] = ONE if n_l > ZERO else ZERO
     for back in range(matrices.shape[0]):
@@ -254,9 +247,9 @@ def fill_sunlit(table, bits, seen, count, sun, maps, size, matrices):
             table[SHADOW_Y + i] = y if inside else table[SHADOW_Y + i]
             z = zx * px + zy * py + zz * pz + z0
             table[SHADOW_DEPTH + i] = z if inside else table[SHADOW_DEPTH + i]
-            bits[SHADOW_MAP + i] = np.int32(k) if inside else bits[SHADOW_MAP + i]
+            whole[SHADOW_MAP + i] = np.int32(k) if inside else whole[SHADOW_MAP + i]
     for i in range(count):
-        k = bits[SHADOW_MAP + i]
+        k = whole[SHADOW_MAP + i]
         if k < 0 or seen[i] < 0 or table[LIT + i] == ZERO:
             continue
         x, y, depth = table[SHADOW_X + i], table[SHADOW_Y + i], table[SHADOW_DEPTH + i]

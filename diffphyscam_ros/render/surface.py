@@ -41,6 +41,7 @@ from diffphyscam_ros.render.chunk import (
     WEIGHT_D,
 )
 from diffphyscam_ros.render.environment import REFLECTION_SIZES
+from diffphyscam_ros.render.lanes import add_four, float_bits
 from diffphyscam_ros.render.pack import (
     BASE,
     BASE_TEXTURE,
@@ -61,8 +62,6 @@ LAYER_STEPS = np.float32(len(REFLECTION_SIZES) - 1)
 
 ZERO, ONE, TWO, HALF = np.float32(0), np.float32(1), np.float32(2), np.float32(0.5)
 TINY, HUGE = np.float32(1e-20), np.float32(1e6)
-# Unsigned, so that an index needs no check for counting from the end.
-_1, _2 = np.uintp(1), np.uintp(2)
 _MANTISSA = np.float32(2.0 ** -23)
 _LOG_A, _LOG_B = np.float32(1.3465), np.float32(0.3465)
 
@@ -150,8 +149,7 @@ def fill_colors(table, count, setup, column, row, colors, v0, v1, v2):
 
 
 @inline
-def fill_coordinates(table, bits, count, setup, column, row, uvs, v0, v1, v2, width,
-                     height):
+def fill_coordinates(table, count, setup, column, row, uvs, v0, v1, v2, width, height):
     """Texture coordinates and footprints in texels of a texture of this width and height."""
     g0 = setup[0, 0] * column + setup[0, 1] * row + setup[0, 2]
     g1 = setup[1, 0] * column + setup[1, 1] * row + setup[1, 2]
@@ -197,14 +195,14 @@ def fill_coordinates(table, bits, count, setup, column, row, uvs, v0, v1, v2, wi
         table[LOD + i] = major / (probes * probes)
     # log2(x) / 2 to 0.005 from the bits of x.
     for i in range(count):
-        x = bits[LOD + i]
+        x = float_bits(table[LOD + i])
         exponent = np.float32((x >> np.int32(23)) - np.int32(127))
         m = np.float32(x & np.int32(0x7fffff)) * _MANTISSA
         table[LOD + i] = (exponent + m * (_LOG_A - _LOG_B * m)) * HALF
 
 
 @inline
-def look_up(table, bits, count, texels, offsets, sizes, texture, bias):
+def look_up(table, whole, count, texels, offsets, sizes, texture, bias):
     """
     Fetch a texture for ``count`` columns into the rows at TEXEL, four channels a pixel.
 
@@ -213,13 +211,13 @@ def look_up(table, bits, count, texels, offsets, sizes, texture, bias):
     """
     width, height = np.int32(sizes[texture, 0]), np.int32(sizes[texture, 1])
     top = np.float32(sizes[texture, 2] - 1)
-    most = ONE
+    most = np.int32(1)
     for i in range(count):
-        most = max(most, table[PROBES + i])
+        most = max(most, np.int32(table[PROBES + i]))
         table[LOD + i] = min(max(table[LOD + i] + bias, ZERO), top)
     for k in range(4 * count):
         table[TEXEL + k] = ZERO
-    for k in range(max(int(most), 2)):
+    for k in range(max(most, 2)):
         probe = np.float32(k)
         for i in range(count):
             lod, n = table[LOD + i], table[PROBES + i]
@@ -249,11 +247,11 @@ def look_up(table, bits, count, texels, offsets, sizes, texture, bias):
             i1, j1 = np.int32(i0 + np.int32(1)), np.int32(j0 + np.int32(1))
             i0, j0 = (np.int32(w - 1) if i0 < 0 else i0), (np.int32(h - 1) if j0 < 0 else j0)
             i1, j1 = (np.int32(0) if i1 >= w else i1), (np.int32(0) if j1 >= h else j1)
-            bits[AT + i] = shift if weight > ZERO else np.int32(-1)
-            bits[FIRST_A + i] = np.int32(j0 * w + i0)
-            bits[FIRST_B + i] = np.int32(j0 * w + i1)
-            bits[FIRST_C + i] = np.int32(j1 * w + i0)
-            bits[FIRST_D + i] = np.int32(j1 * w + i1)
+            whole[AT + i] = shift if weight > ZERO else np.int32(-1)
+            whole[FIRST_A + i] = np.int32(np.int32(4) * (j0 * w + i0))
+            whole[FIRST_B + i] = np.int32(np.int32(4) * (j0 * w + i1))
+            whole[FIRST_C + i] = np.int32(np.int32(4) * (j1 * w + i0))
+            whole[FIRST_D + i] = np.int32(np.int32(4) * (j1 * w + i1))
             lower = weight * fy
             upper = weight - lower
             table[WEIGHT_A + i] = upper - upper * fx
@@ -261,26 +259,14 @@ def look_up(table, bits, count, texels, offsets, sizes, texture, bias):
             table[WEIGHT_C + i] = lower - lower * fx
             table[WEIGHT_D + i] = lower * fx
         for i in range(count):
-            at = bits[AT + i]
+            at = whole[AT + i]
             if at < 0:
                 continue
-            first = offsets[texture, at]
-            a, b = np.uintp(4 * (first + bits[FIRST_A + i])), np.uintp(
-                4 * (first + bits[FIRST_B + i]))
-            c, d = np.uintp(4 * (first + bits[FIRST_C + i])), np.uintp(
-                4 * (first + bits[FIRST_D + i]))
-            wa, wb, wc, wd = (table[WEIGHT_A + i], table[WEIGHT_B + i], table[WEIGHT_C + i],
-                              table[WEIGHT_D + i])
-            out = np.uintp(TEXEL + 4 * i)
-            red = (table[out] + texels[a] * wa + texels[b] * wb + texels[c] * wc
-                   + texels[d] * wd)
-            green = (table[out + _1] + texels[a + _1] * wa + texels[b + _1] * wb
-                     + texels[c + _1] * wc + texels[d + _1] * wd)
-            blue = (table[out + _2] + texels[a + _2] * wa + texels[b + _2] * wb
-                    + texels[c + _2] * wc + texels[d + _2] * wd)
-            table[out] = red
-            table[out + _1] = green
-            table[out + _2] = blue
+            first = 4 * offsets[texture, at]
+            add_four(table, TEXEL + 4 * i, texels, first + whole[FIRST_A + i],
+                     first + whole[FIRST_B + i], first + whole[FIRST_C + i],
+                     first + whole[FIRST_D + i], table[WEIGHT_A + i], table[WEIGHT_B + i],
+                     table[WEIGHT_C + i], table[WEIGHT_D + i])
 
 
 @inline
