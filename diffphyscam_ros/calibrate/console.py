@@ -39,4 +39,4 @@ def table(parameters: Sequence[Parameter]) -> None:
         sigma = f'{p.sigma:.2g}' if not isinstance(p.sigma, tuple) and p.sigma else ''
         colour = colours.get(p.verdict, 'dim')
         grid.add_row(p.name, value, sigma, p.unit, f'[{colour}]{p.verdict}[/{colour}]', p.advice)
-    Console(width=None).print(grid)
+    Console(width=max(Console().width, 150)).print(grid)
