@@ -40,7 +40,10 @@ class TwinOptions:
                                'colour', 'focus', 'blur', 'noise', 'mount')
     time_offset: bool = True
     priors: Priors = Priors()
-    levels: tuple[tuple[int, int], ...] = ((8, 8), (4, 4), (2, 3), (1, 2))
+    coarse: tuple[tuple[int, int], ...] = ((8, 8), (4, 4))
+    """(pixel size, most iterations) of the levels that every candidate goes through, ..."""
+    fine: tuple[tuple[int, int], ...] = ((2, 3), (1, 2))
+    """... and of those that only the best one does."""
 
 
 def recalibrate(shots: Sequence[Shot], render: Render, camera: PhysicalCamera,
@@ -69,10 +72,10 @@ def recalibrate(shots: Sequence[Shot], render: Render, camera: PhysicalCamera,
     for start in starts:
         problem = problem_of(start)
         attempts.append((problem, problem.fit(problem.start(start, time_offset=offset),
-                                              levels=options.levels[:2])))
+                                              levels=options.coarse)))
     problem, fit = min(attempts, key=lambda attempt: attempt[1].scale)
     parameters = problem.parameters
-    fit = problem.fit(fit.state, levels=options.levels[2:])
+    fit = problem.fit(fit.state, levels=options.fine)
     if fit.explained < LEAST_EXPLAINED:
         raise InputError(f'The twin explains {100 * fit.explained:.0f} % of the pixels, '
                          f'{100 * LEAST_EXPLAINED:.0f} % are needed; check that the scene is '

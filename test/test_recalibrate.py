@@ -1,0 +1,274 @@
+"""Online recalibration without ROS: hidden cameras are found, unusable frames are refused."""
+
+from dataclasses import replace
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from diffphyscam_ros.camera import PhysicalCamera
+from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.geometry import exp_so3, from_parts, invert
+from diffphyscam_ros.recalibrate import residual_noise, twin_mode
+from diffphyscam_ros.recalibrate.job import (
+    Job,
+    read_job,
+    read_outcome,
+    Twin,
+    write_job,
+    write_outcome,
+)
+from diffphyscam_ros.recalibrate.observation import (
+    check_pictures,
+    choose_views,
+    paired,
+    Picture,
+    trajectory,
+)
+from diffphyscam_ros.recalibrate.options import RecalibrationOptions
+from diffphyscam_ros.recalibrate.outcome import judge, verdict
+from diffphyscam_ros.recalibrate.parameters import at_level, choose, moved
+from diffphyscam_ros.recalibrate.twin import Shot
+from diffphyscam_ros.render.renderer import Renderer
+from diffphyscam_ros.render.view import View
+from diffphyscam_ros.scene.world import World
+
+F64 = torch.float64
+#: A quarter of the default camera's resolution keeps a whole fit within seconds.
+SIZE = 4
+MOUNT = torch.tensor([0.002, -0.003, 0.001], dtype=F64)
+
+
+def hidden(camera: PhysicalCamera, size: int = SIZE) -> PhysicalCamera:
+    """Return a camera that differs in everything an image can tell."""
+    lens, sensor, settings = camera.lens, camera.sensor, camera.settings
+    k = lens.distortion_coefficients
+    return replace(
+        camera,
+        lens=replace(lens, fx=1.03 * lens.fx, fy=1.03 * lens.fy, cx=lens.cx + 6 / size,
+                     distortion_coefficients=(k[0] + 0.03, *k[1:]),
+                     vignetting_polynomial=(-0.15, 0.0, 0.0)),
+        sensor=replace(sensor, response='power', response_exponent=0.8, serial_number=9,
+                       read_noise=2 * sensor.read_noise, shot_noise=2.0),
+        settings=replace(settings, exposure_time=settings.exposure_time * 2 ** 0.4))
+
+
+class Course:
+    """The default course and a small camera that is moved through it by hand."""
+
+    def __init__(self, size: int) -> None:
+        with World.load('course') as world:
+            self.scene, self.T_world_instance = world.scene, world.transforms()
+            self.T_world_optical = world.T_world_optical('camera')
+        self.renderer = Renderer(self.scene)
+        self.camera = at_level(PhysicalCamera.preset('default'), size)
+        self.size = size
+
+    def render(self, matrix, size, T_world_optical, view):
+        frame = self.renderer.render(View(matrix, invert(T_world_optical), size),
+                                     T_world_instance=self.T_world_instance)
+        return frame.radiance, frame.depth
+
+    def shots(self, camera, count, *, late=0.0, cover=0.0, mount=None):
+        """Pictures of ``camera`` along a bend; poses come ``late`` [s] after the pictures."""
+        rng, out = np.random.default_rng(3), []
+        matrix, size = camera.render_view()
+        for index in range(count):
+            yaw_rate = rng.uniform(-0.8, 0.8)
+            base = torch.eye(4, dtype=F64)
+            yaw = torch.tensor([0.0, 0.0, rng.uniform(-0.5, 0.5)], dtype=F64)
+            base[:3, :3] = exp_so3(yaw)
+            base[:3, 3] = torch.tensor([rng.uniform(-0.5, 5), rng.uniform(-1, 1), 0.0])
+            pose = base @ self.T_world_optical
+            motion = torch.tensor([0, -yaw_rate, 0, 0, 0, 1.0], dtype=F64)
+            zero = torch.zeros(3, dtype=F64)
+            true = from_parts(exp_so3(zero if mount is None else mount), zero)
+            shift = late * motion
+            told = pose @ from_parts(exp_so3(shift[:3]), shift[3:])
+            radiance, depth = self.render(matrix, size, pose @ true, 0)
+            image = camera.sample(radiance, depth,
+                                  generator=torch.Generator().manual_seed(index))
+            image = image.numpy().astype(np.float32) / 255
+            if cover:
+                height, width = image.shape[:2]
+                rows, columns = int(height * cover ** 0.5), int(width * cover ** 0.5)
+                y, x = rng.integers(height - rows), rng.integers(width - columns)
+                image[y:y + rows, x:x + columns] = rng.uniform(0, 1, 3)
+            out.append(Shot(image, told, motion))
+        return out
+
+
+@pytest.fixture(scope='module')
+def course() -> Course:
+    return Course(SIZE)
+
+
+def check_found(outcome, real, tolerance):
+    """Hold an outcome to ``tolerance`` times what online recalibration promises."""
+    new = outcome.camera
+    assert outcome.significant and outcome.loss_after < 0.5 * outcome.loss_before
+    assert new.lens.fx == pytest.approx(real.lens.fx, rel=0.003 * tolerance)
+    assert new.settings.exposure_time == pytest.approx(real.settings.exposure_time,
+                                                       rel=0.02 * tolerance)
+    assert new.sensor.response_exponent == pytest.approx(0.8, rel=0.03 * tolerance)
+
+
+@pytest.mark.slow
+def test_a_turned_camera_is_found_behind_a_fifth_of_covered_pixels():
+    """All groups at once: a turn and a shift of the principal point differ by little."""
+    course = Course(2)
+    real = hidden(course.camera, 2)
+    outcome = twin_mode.recalibrate(course.shots(real, 12, cover=0.2, mount=MOUNT),
+                                    course.render, course.camera)
+    check_found(outcome, real, 2)
+    assert 0.6 < outcome.explained < 0.93
+    error = np.degrees(np.abs(np.array(outcome.mount) - MOUNT.numpy()).max())
+    assert error < 2 * 0.05
+    # Shot noise dominates; its standard deviation is a median over thousands of pixels: 5 %.
+    assert outcome.camera.sensor.shot_noise == pytest.approx(2.0, rel=0.05)
+    names = {c.name: c for c in outcome.changes}
+    assert names['fx'].verdict == 'determined' and names['gamma'].verdict == 'determined'
+    assert 'Applied; twin mode' in outcome.message() and 'fx ' in outcome.message()
+
+
+def test_a_right_camera_is_left_alone(course):
+    """There is nothing to gain, and chance must not look like gain."""
+    options = twin_mode.TwinOptions(coarse=((2, 3),), fine=((1, 1),),
+                                    groups=('geometry', 'exposure'))
+    outcome = twin_mode.recalibrate(course.shots(course.camera, 8), course.render,
+                                    course.camera, options)
+    assert not outcome.significant
+    assert outcome.message().startswith('Not applied')
+
+
+def test_late_poses_and_wrong_scenes_are_named(course):
+    with pytest.raises(InputError, match=r'clocks of camera and poses are 0\.\d+ s apart'):
+        twin_mode.recalibrate(course.shots(course.camera, 8, late=0.3), course.render,
+                              course.camera)
+    shots = [replace(s, image=np.roll(s.image[::-1], 40, 1))
+             for s in course.shots(course.camera, 8)]
+    with pytest.raises(InputError, match='does not see the scene'):
+        twin_mode.recalibrate(shots, course.render, course.camera)
+
+
+def picture(stamp, value=100, shape=(12, 16, 3)):
+    rng = np.random.default_rng(stamp)
+    return Picture(stamp, np.clip(rng.normal(value, 20, shape), 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(('pictures', 'words'), [
+    ([picture(i) for i in range(3)], '3 frames came and 6 are needed'),
+    ([picture(i, shape=(10, 16, 3)) for i in range(8)], '16x10 px, its twin 16x12'),
+    ([picture(i, shape=(12, 16, 1)) for i in range(8)], '1 channels, its twin 3'),
+    ([Picture(i, np.zeros((12, 16, 3), np.uint8)) for i in range(8)], 'camera is black'),
+    ([Picture(i, picture(0).image) for i in range(8)], 'camera is frozen'),
+])
+def test_unusable_frames_are_named(pictures, words):
+    with pytest.raises(InputError, match=words):
+        check_pictures(pictures, (12, 16), 3, 6)
+
+
+def straight(start, count, step=10_000_000):
+    poses = []
+    for index in range(count):
+        T = torch.eye(4, dtype=F64)
+        T[0, 3] = index
+        poses.append(T)
+    return trajectory([start + index * step for index in range(count)], poses)
+
+
+def test_frames_are_paired_by_stamp():
+    poses = straight(0, 100)
+    frames = [picture(i * 50_000_000 + 5_000_000) for i in range(18)]
+    assert paired(frames, poses, 0.02) == frames
+    # Half-way between two poses: half-way between two places.
+    assert float(poses.at(frames[1].stamp)[0, 3]) == pytest.approx(5.5)
+    with pytest.raises(InputError, match='the same clock'):
+        paired([replace(f, stamp=f.stamp + 3_000_000_000) for f in frames], poses, 0.02)
+    with pytest.raises(InputError, match='0 poses'):
+        trajectory([], [])
+
+
+def test_views_are_chosen_where_the_camera_is_slow():
+    """A vehicle that stops in every tenth pose: the frame of the stop is taken."""
+    places = np.cumsum([0.0 if i % 10 in (4, 5, 6) else 0.1 for i in range(101)])
+    poses = []
+    for place in places:
+        T = torch.eye(4, dtype=F64)
+        T[0, 3] = place
+        poses.append(T)
+    track = trajectory([i * 20_000_000 for i in range(101)], poses)
+    frames = [picture(i * 20_000_000) for i in range(100)]
+    chosen = choose_views(frames, track, 10)
+    assert len(chosen) == 10
+    assert all(c.stamp // 20_000_000 % 10 in (4, 5) for c in chosen)
+
+
+def test_a_job_survives_its_folder(tmp_path, course):
+    job = Job(RecalibrationOptions(image_topic='/a', frames=7), course.camera,
+              tuple(picture(i) for i in range(3)), (0.01, 0.01, 0.01), straight(0, 4),
+              Twin('course', course.T_world_instance, torch.eye(4, dtype=F64), (1, 2),
+                   course.T_world_optical))
+    write_job(tmp_path, job)
+    back = read_job(tmp_path)
+    assert back.options == job.options and back.camera == job.camera
+    assert back.exposures == job.exposures and back.twin.vehicle == (1, 2)
+    assert torch.equal(back.twin.T_base_optical, job.twin.T_base_optical)
+    assert all(np.array_equal(a.image, b.image) and a.stamp == b.stamp
+               for a, b in zip(back.pictures, job.pictures, strict=True))
+    outcome = twin_mode.Outcome('twin', course.camera, 3, 1, 2.0, 1.0, True, 20.0, 30.0, 0.9,
+                                (twin_mode.Change('fx', 'px', 1.0, 2.0, 0.1, 'determined'),))
+    write_outcome(tmp_path, outcome)
+    assert read_outcome(tmp_path) == outcome
+    assert json.loads((tmp_path / 'outcome.json').read_text())['changes'][0]['name'] == 'fx'
+
+
+def test_parameters_commute_and_come_back(course):
+    chosen = choose(('geometry', 'distortion', 'exposure', 'focus', 'colour'), course.camera)
+    steps = np.linspace(-0.02, 0.03, len(chosen))
+    there = moved(course.camera, chosen, steps)
+    back = moved(there, chosen[::-1], -steps[::-1])
+    for parameter in chosen:
+        assert parameter.read(back) == pytest.approx(parameter.read(course.camera), rel=1e-9)
+        assert parameter.read(there) != pytest.approx(parameter.read(course.camera), rel=1e-9)
+    with pytest.raises(InputError, match="no parameter group 'zoom'"):
+        choose(('zoom',), course.camera)
+
+
+def test_large_pixels_see_the_same_light(course):
+    """Pixels four times as large collect sixteen times the light; DN must not know."""
+    radiance, depth = torch.full((120, 160, 3), 0.4), torch.full((120, 160), 5.0)
+    flat = replace(course.camera, lens=replace(
+        course.camera.lens, distortion_coefficients=(0.0,) * 5, vignetting_gain=0.0,
+        vignetting_polynomial=(0.0, 0.0, 0.0)))
+    large = at_level(flat, 2).expected(radiance[::2, ::2], depth[::2, ::2])
+    assert torch.allclose(large, flat.expected(radiance, depth)[::2, ::2], atol=1e-5)
+
+
+def test_noise_is_read_off_residuals(course):
+    """A ramp with noise of known shot and read part; the fit is unbiased within 3 sigma."""
+    camera = replace(course.camera, sensor=replace(
+        course.camera.sensor, response='linear', black_level=0.0, prnu=0.0, bits=12,
+        white_balance=1.0))
+    gain = camera.sensor.response_gain
+    ramp = np.linspace(0.02, 0.9, 400, dtype=np.float32)[:, None].repeat(500, 1)
+    mean = np.stack([ramp] * 3, -1)
+    electrons = mean / gain
+    rng = np.random.default_rng(0)
+    noisy = mean + gain * rng.normal(size=mean.shape) * np.sqrt(1.5 ** 2 * electrons + 30.0 ** 2)
+    fit = residual_noise.measure([noisy.astype(np.float32)], [mean], camera)
+    assert fit.shot_noise == pytest.approx(1.5, abs=3 * fit.sigma[0] + 0.01)
+    assert fit.read_noise == pytest.approx(30.0, abs=3 * fit.sigma[1] + 1.0)
+
+
+def test_only_a_sure_gain_counts():
+    rng = np.random.default_rng(1)
+    before = [rng.normal(0, 0.02, (50, 60, 3)) for _ in range(5)]
+    assert judge(before, [0.5 * r for r in before], 0.01)[2]
+    assert not judge(before, before, 0.01)[2]
+    # Better in two frames, worse in two: the mean gain is within its error.
+    mixed = [r * f for r, f in zip(before, (0.5, 1.5, 0.6, 1.4, 1.0), strict=True)]
+    assert not judge(before, mixed, 0.01)[2]
+    assert [verdict(s, 1.0) for s in (0.9, 0.5, 0.01)] == [
+        'not observable', 'weakly determined', 'determined']
