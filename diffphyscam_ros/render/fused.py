@@ -27,6 +27,8 @@ from diffphyscam_ros.render.staging import gather_triangles, in_frustum, transfo
 from diffphyscam_ros.scene.light import DirectionalLight, Environment, PointLight, SpotLight
 from diffphyscam_ros.scene.scene import Scene
 
+#: [m] by which things may tremble before their shadows are drawn anew.
+SHADOW_TOLERANCE = 2e-5
 _NONE2, _NONE3 = np.empty((0, 0), np.float32), np.empty((0, 0, 3), np.float32)
 _NONE_INT = np.empty((0, 0), np.int32)
 
@@ -95,6 +97,8 @@ class FusedRenderer:
         self.lobe = environments.lobe_table().numpy()
         self._lighting: tuple[Environment | None, PackedLighting] | None = None
         self._last = np.full((len(scene.instances), 3, 4), np.nan)
+        self._cast = self._last.copy()
+        self._shifted = np.zeros(len(scene.instances), bool)
         self._scratch: tuple[np.ndarray, ...] | None = None
         self._triangles = np.empty_like(self.geometry.triangles)
         self._owner = np.empty(len(self.geometry.triangles), np.int32)
@@ -118,6 +122,12 @@ class FusedRenderer:
             self.radii = np.where(moved, self.geometry.bounds[:, 3] * scale, self.radii)
             self.flip = np.linalg.det(linear) < 0
             self._normal_matrix = _cofactors(linear).astype(np.float32)
+            away = np.abs(T - self._cast)
+            bounds = self.geometry.bounds
+            reach = np.linalg.norm(bounds[:, :3], axis=1) + bounds[:, 3]
+            shift = away[:, :, :3].sum(2) * reach[:, None] + away[:, :, 3]
+            self._shifted |= ~(shift.max(1) <= SHADOW_TOLERANCE)
+            self._cast[self._shifted] = T[self._shifted]
         return moved
 
     def render(self, camera_matrix: np.ndarray, T_camera_world: np.ndarray,
@@ -156,7 +166,7 @@ class FusedRenderer:
         rotation = T_camera_world[:3, :3].T
         eye = -rotation @ T_camera_world[:3, 3]
         lighting = self._light(environment)
-        sun_row, maps, matrices = self._sun(sun, eye, rotation[:, 2], moved)
+        sun_row, maps, matrices = self._sun(sun, eye, rotation[:, 2])
         out = Picture(np.empty((height, width, 3), np.float32),
                       np.empty((height, width), np.float32),
                       np.empty((height, width, 3), np.float32) if normals else _NONE3,
@@ -173,6 +183,7 @@ class FusedRenderer:
         if self._scratch is None or self._scratch[0].shape != (height, width):
             self._scratch = (np.empty((height, width), np.int32),
                              np.empty((height, width, 3), np.float32),
+                             np.empty((height, width, 2), np.float32),
                              np.empty(height, np.int32))
         shift = np.zeros(len(g.material), np.int64)
         shift[chosen] = g.triangle_start[:-1][chosen] - first
@@ -186,8 +197,8 @@ class FusedRenderer:
                                                        self.materials.roughness))
         return self._lighting[1]
 
-    def _sun(self, sun: DirectionalLight | None, eye: np.ndarray, forward: np.ndarray,
-             moved: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _sun(self, sun: DirectionalLight | None, eye: np.ndarray, forward: np.ndarray
+             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         row = np.zeros(8, np.float32)
         if sun is None:
             return row, np.ones(0, np.float32), np.zeros((0, 3, 5), np.float32)
@@ -196,7 +207,8 @@ class FusedRenderer:
         row[:3], row[3:6] = toward, sun.irradiance.detach().cpu().numpy()
         row[6], row[7] = math.cos(sun.angular_radius), 1
         maps, matrices = self.shadows.update(toward, eye, forward, self.world, self.centers,
-                                             self.radii, moved)
+                                             self.radii, self._shifted)
+        self._shifted = np.zeros_like(self._shifted)
         return row, maps.reshape(-1), texel_matrices(matrices, eye)
 
 

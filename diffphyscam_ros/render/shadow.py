@@ -16,7 +16,7 @@ import numpy as np
 
 from diffphyscam_ros.render.cpu.visibility import depth_map
 from diffphyscam_ros.render.pack import Geometry
-from diffphyscam_ros.render.staging import gather_triangles, project_light
+from diffphyscam_ros.render.staging import gather_casters
 
 #: Texels along the sides of each map.
 SIZE = 1024
@@ -26,7 +26,8 @@ MAX_MAPS = 5
 #: Width of the filter's box and offset along the normal, in texels.
 NORMAL_OFFSET = 1.6
 _TILE = 64
-
+#: Frames after which what has not moved counts as at rest, once its map is drawn anew.
+_PATIENCE = 60
 
 
 def light_basis(to_sun: np.ndarray) -> np.ndarray:
@@ -71,6 +72,8 @@ class _Map:
     matrix: np.ndarray
     rest: np.ndarray
     full: np.ndarray
+    moving: np.ndarray
+    """(I,) bool: left out of ``rest``."""
     dirty: list
 
 
@@ -79,8 +82,8 @@ class SunShadows:
 
     def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry
-        self.moving = np.zeros(len(geometry.material), bool)
-        self.started = False
+        self._still = np.full(len(geometry.material), _PATIENCE)
+        self._started = False
         self.maps: list[_Map | None] = [None] * MAX_MAPS
         self.clip = np.zeros((len(geometry.positions), 4), np.float32)
         self._direction = np.zeros(3)
@@ -101,11 +104,9 @@ class SunShadows:
             self.maps = [None] * MAX_MAPS
         if not len(centers):
             return self._empty[:0], np.zeros((0, 3, 4))
-        if not self.started:
-            self.started = True
-        elif (moved & ~self.moving).any():
-            self.moving |= moved
-            self.maps = [None] * MAX_MAPS
+        if self._started:
+            self._still = np.where(moved, 0, self._still + 1)
+        self._started = True
         plan = plan_maps(to_sun, eye, forward, float((np.linalg.norm(centers - eye, axis=1)
                                                       + radii).max()))
         if len(self._stack) != len(plan):
@@ -121,16 +122,18 @@ class SunShadows:
     def _update_map(self, level: int, matrix: np.ndarray, near: np.ndarray, world: np.ndarray,
                     centers: np.ndarray, radii: np.ndarray, extent: float) -> None:
         here = self.maps[level]
-        if here is None or not np.array_equal(here.matrix, matrix):
+        if (here is None or (self._still == 0)[~here.moving].any()
+                or not np.array_equal(here.matrix, matrix)):
             full = self._stack[level]
             rest = here.rest if here is not None else np.empty_like(full)
-            self._draw(np.flatnonzero(near & ~self.moving), matrix, world, rest, SIZE, SIZE)
+            moving = self._still < _PATIENCE
+            self._draw(np.flatnonzero(near & ~moving), matrix, world, rest, SIZE, SIZE)
             full[...] = rest
-            here = self.maps[level] = _Map(matrix, rest, full, [])
+            here = self.maps[level] = _Map(matrix, rest, full, moving, [])
         for y0, y1, x0, x1 in here.dirty:
             here.full[y0:y1, x0:x1] = here.rest[y0:y1, x0:x1]
         here.dirty = []
-        movers = np.flatnonzero(near & self.moving)
+        movers = np.flatnonzero(near & here.moving)
         if not len(movers):
             return
         texel = SIZE / (2 * extent)
@@ -152,14 +155,14 @@ class SunShadows:
     def _draw(self, chosen: np.ndarray, matrix: np.ndarray, world: np.ndarray,
               out: np.ndarray | None, height: int, width: int) -> np.ndarray:
         geometry = self.geometry
-        counts = (geometry.triangle_start[1:] - geometry.triangle_start[:-1])[chosen]
-        first = np.cumsum(counts) - counts
+        vertices = np.diff(geometry.vertex_start)[chosen]
+        counts = np.diff(geometry.triangle_start)[chosen]
         triangles = np.empty((int(counts.sum()), 3), np.int32)
-        owner = np.empty(len(triangles), np.int32)
-        project_light(world, geometry.vertex_start, chosen, matrix, self.clip)
-        gather_triangles(geometry.triangles, geometry.triangle_start, chosen, first, triangles,
-                         owner)
-        return depth_map(self.clip, triangles, height, width, out=out)
+        clip = self.clip[:int(vertices.sum())]
+        gather_casters(world, geometry.vertex_start, geometry.triangles, geometry.triangle_start,
+                       chosen, np.cumsum(vertices) - vertices, np.cumsum(counts) - counts, matrix,
+                       clip, triangles)
+        return depth_map(clip, triangles, height, width, out=out)
 
 
 def texel_matrices(matrices: np.ndarray, eye: np.ndarray, depth_bias: float = 0.4) -> np.ndarray:

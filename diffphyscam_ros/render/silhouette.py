@@ -11,13 +11,15 @@ and creases are smoothed like silhouettes.
 import numba
 import numpy as np
 
-from diffphyscam_ros.kernels import inline, kernel
+from diffphyscam_ros.kernels import inline, kernel, serial
 
-ONE, HALF = np.float32(1), np.float32(0.5)
+ZERO, ONE, HALF = np.float32(0), np.float32(1), np.float32(0.5)
 #: Neighbours whose radiance differs by less than this fraction need no blending.
 _CONTRAST = np.float32(0.004)
 #: So little, in radiance and depth, is taken for shading within one object.
 _SMOOTH = np.float32(0.04)
+#: Pieces of the image that threads take; more than the threads of a large machine.
+STRANDS = 32
 #: Triangles crossed between two pixel centres before one gives up.
 MAX_WALK = 8
 
@@ -90,36 +92,112 @@ def exit_distance(start, other, shift, tri, clip, neighbors, creases, half_width
 
 
 @inline
-def pair_weight(index, tri, owner, shift, neighbors, creases, clip, depth, half_width,
-                half_height, x, y, dx, dy):
-    """Share of the neighbour's radiance that pixel (x, y) takes, 0 to 1/2."""
+def pair_edge(index, tri, owner, shift, neighbors, creases, clip, depth, half_width, half_height,
+              x, y, dx, dy):
+    """
+    Where between pixel (x, y) and (x + dx, y + dy) a surface ends, from the middle, +-1/2.
+
+    Below 0 the edge lies nearer to the first, which takes that share of the second's radiance;
+    above 0 the second takes it of the first's. 0 where there is no edge.
+    """
     here, there = index[y, x], index[y + dy, x + dx]
     if here >= 0 and there >= 0 and owner[here] == owner[there]:
         far = shift[owner[here]]
         for k in range(3):
             if neighbors[here + far, k] == there + far and not creases[here + far, k]:
-                return np.float32(0)
+                return ZERO
     nearer_here = there < 0 or (here >= 0 and depth[y, x] <= depth[y + dy, x + dx])
     for _ in range(2):
-        if nearer_here:
-            if here >= 0:
-                d = exit_distance(here, there, shift[owner[here]], tri, clip, neighbors, creases,
-                                  half_width, half_height, np.float64(x), np.float64(y), dx, dy)
-                if d <= ONE:
-                    return max(HALF - d, np.float32(0))
-        elif there >= 0:
-            d = exit_distance(there, here, shift[owner[there]], tri, clip, neighbors, creases,
-                              half_width, half_height, np.float64(x + dx), np.float64(y + dy),
-                              -dx, -dy)
+        start, other = (here, there) if nearer_here else (there, here)
+        if start >= 0:
+            i, j, way = (x, y, 1) if nearer_here else (x + dx, y + dy, -1)
+            d = exit_distance(start, other, shift[owner[start]], tri, clip, neighbors, creases,
+                              half_width, half_height, np.float64(i), np.float64(j), way * dx,
+                              way * dy)
             if d <= ONE:
-                return max(d - HALF, np.float32(0))
+                return (d - HALF) * np.float32(way)
         nearer_here = not nearer_here
-    return np.float32(0)
+    return ZERO
+
+
+@serial
+def _find_edges(first, step, index, tri, owner, shift, neighbors, creases, clip, depth, radiance,
+                columns, shares, counts):
+    """List the pixels beside another triangle; edges between them and the right, the lower."""
+    height, width = index.shape
+    half_width, half_height = 0.5 * width, 0.5 * height
+    flags = np.zeros((width + 7) // 8 * 8, np.uint8)
+    eights = flags.view(np.uint64)
+    for y in range(first, height, step):
+        row, above, below = index[y], index[max(y - 1, 0)], index[min(y + 1, height - 1)]
+        for x in range(width):
+            flags[x] = (row[x] != above[x]) | (row[x] != below[x])
+        for x in range(width - 1):
+            flags[x] |= row[x] != row[x + 1]
+        for x in range(1, width):
+            flags[x] |= row[x] != row[x - 1]
+        count = 0
+        for eight in range(len(eights)):
+            if eights[eight] == 0:
+                continue
+            for x in range(8 * eight, min(8 * eight + 8, width)):
+                if flags[x] == 0:
+                    continue
+                columns[y, count] = x
+                count += 1
+                for k in range(2):
+                    dx, dy = 1 - k, k
+                    i, j = x + dx, y + dy
+                    if i >= width or j >= height or index[j, i] == row[x]:
+                        continue
+                    shares[y, x, k] = ZERO
+                    r, g, b = radiance[y, x, 0], radiance[y, x, 1], radiance[y, x, 2]
+                    contrast = (abs(radiance[j, i, 0] - r) + abs(radiance[j, i, 1] - g)
+                                + abs(radiance[j, i, 2] - b))
+                    bright = max(r + g + b,
+                                 radiance[j, i, 0] + radiance[j, i, 1] + radiance[j, i, 2])
+                    if contrast <= _CONTRAST * bright:
+                        continue
+                    near, far = depth[y, x], depth[j, i]
+                    if (contrast <= _SMOOTH * bright and abs(near - far) <= _SMOOTH * near
+                            and row[x] >= 0 and owner[row[x]] == owner[index[j, i]]):
+                        continue
+                    shares[y, x, k] = pair_edge(index, tri, owner, shift, neighbors, creases,
+                                                clip, depth, half_width, half_height, x, y, dx,
+                                                dy)
+        counts[y] = count
+
+
+@serial
+def _blend(first, step, index, radiance, columns, shares, counts, colors):
+    """Colours of the listed pixels from their own and their neighbours'."""
+    height, width = index.shape
+    for y in range(first, height, step):
+        for n in range(counts[y]):
+            x = columns[y, n]
+            r, g, b = radiance[y, x, 0], radiance[y, x, 1], radiance[y, x, 2]
+            total, dr, dg, db = ZERO, ZERO, ZERO, ZERO
+            for k in range(4):
+                dx = 1 if k == 0 else (-1 if k == 1 else 0)
+                dy = 1 if k == 2 else (-1 if k == 3 else 0)
+                i, j = x + dx, y + dy
+                if i < 0 or j < 0 or i >= width or j >= height or index[j, i] == index[y, x]:
+                    continue
+                share = (-shares[y, x, k >> 1] if k & 1 == 0 else shares[j, i, k >> 1])
+                if share > ZERO:
+                    total += share
+                    dr += share * (radiance[j, i, 0] - r)
+                    dg += share * (radiance[j, i, 1] - g)
+                    db += share * (radiance[j, i, 2] - b)
+            scale = ONE / max(total, ONE)
+            colors[y, n, 0] = r + dr * scale
+            colors[y, n, 1] = g + dg * scale
+            colors[y, n, 2] = b + db * scale
 
 
 @kernel
 def antialias_silhouettes(index, tri, owner, shift, neighbors, creases, clip, depth, radiance,
-                          columns, colors, counts):
+                          columns, colors, shares, counts):
     """
     Blend radiance (H, W, 3) in place across triangles' edges.
 
@@ -128,55 +206,16 @@ def antialias_silhouettes(index, tri, owner, shift, neighbors, creases, clip, de
     :param shift: (I,) int64 from a triangle's place in ``tri`` to its row in ``neighbors``.
     :param neighbors, creases: from ``pack.adjacency``.
     :param depth: (H, W) [m].
-    :param columns, colors, counts: scratch (H, W) int32, (H, W, 3) float32, (H,) int32.
+    :param columns, colors: scratch (H, W) int32, (H, W, 3) float32.
+    :param shares, counts: scratch (H, W, 2) float32, (H,) int32.
     """
-    height, width = index.shape
-    half_width, half_height = 0.5 * width, 0.5 * height
-    for y in numba.prange(height):
-        count = 0
-        above, below = max(y - 1, 0), min(y + 1, height - 1)
-        for x in range(width):
-            t = index[y, x]
-            left, right = max(x - 1, 0), min(x + 1, width - 1)
-            if (t == index[y, left] and t == index[y, right] and t == index[above, x]
-                    and t == index[below, x]):
-                continue
-            r, g, b = radiance[y, x, 0], radiance[y, x, 1], radiance[y, x, 2]
-            total = np.float32(0)
-            dr, dg, db = np.float32(0), np.float32(0), np.float32(0)
-            for k in range(4):
-                dx = 1 if k == 0 else (-1 if k == 1 else 0)
-                dy = 1 if k == 2 else (-1 if k == 3 else 0)
-                i, j = x + dx, y + dy
-                if i < 0 or j < 0 or i >= width or j >= height or index[j, i] == t:
-                    continue
-                er = radiance[j, i, 0] - r
-                eg = radiance[j, i, 1] - g
-                eb = radiance[j, i, 2] - b
-                contrast = abs(er) + abs(eg) + abs(eb)
-                if contrast <= _CONTRAST * (r + g + b):
-                    continue
-                near, far = depth[y, x], depth[j, i]
-                if (contrast <= _SMOOTH * (r + g + b) and abs(near - far) <= _SMOOTH * near
-                        and owner[t] == owner[index[j, i]]):
-                    continue
-                weight = pair_weight(index, tri, owner, shift, neighbors, creases, clip, depth,
-                                     half_width, half_height, x, y, dx, dy)
-                total += weight
-                dr += weight * er
-                dg += weight * eg
-                db += weight * eb
-            if total > 0:
-                scale = ONE / max(total, ONE)
-                columns[y, count] = x
-                colors[y, count, 0] = r + dr * scale
-                colors[y, count, 1] = g + dg * scale
-                colors[y, count, 2] = b + db * scale
-                count += 1
-        counts[y] = count
-    for y in numba.prange(height):
-        for k in range(counts[y]):
-            x = columns[y, k]
-            radiance[y, x, 0] = colors[y, k, 0]
-            radiance[y, x, 1] = colors[y, k, 1]
-            radiance[y, x, 2] = colors[y, k, 2]
+    for strand in numba.prange(STRANDS):
+        _find_edges(strand, STRANDS, index, tri, owner, shift, neighbors, creases, clip, depth,
+                    radiance, columns, shares, counts)
+    for strand in numba.prange(STRANDS):
+        _blend(strand, STRANDS, index, radiance, columns, shares, counts, colors)
+    for strand in numba.prange(STRANDS):
+        for y in range(strand, len(index), STRANDS):
+            for n in range(counts[y]):
+                for c in range(3):
+                    radiance[y, columns[y, n], c] = colors[y, n, c]

@@ -56,19 +56,31 @@ def gather_triangles(triangles, triangle_start, chosen, first, out, out_instance
 
 
 @kernel
-def project_light(world, vertex_start, chosen, matrix, clip):
+def gather_casters(world, vertex_start, triangles, triangle_start, chosen, first_vertex,
+                   first_triangle, matrix, clip, out):
     """
-    Clip positions of the chosen instances in a parallel light's map.
+    Clip positions of the chosen instances in a parallel light's map, and triangles over them.
 
+    :param chosen: (N,) int64 instances.
+    :param first_vertex, first_triangle: (N,) int64 where each one's rows begin in ``clip`` (V, 4)
+        and ``out`` (T, 3).
     :param matrix: (3, 4) float64, world to the map's x, y and depth in [-1, 1].
     """
     for n in numba.prange(len(chosen)):
-        for v in range(vertex_start[chosen[n]], vertex_start[chosen[n] + 1]):
+        i = chosen[n]
+        shift = first_vertex[n] - vertex_start[i]
+        for v in range(vertex_start[i], vertex_start[i + 1]):
             x, y, z = world[v, 0], world[v, 1], world[v, 2]
             for r in range(3):
-                clip[v, r] = (matrix[r, 0] * x + matrix[r, 1] * y + matrix[r, 2] * z
-                              + matrix[r, 3])
-            clip[v, 3] = 1
+                clip[v + shift, r] = (matrix[r, 0] * x + matrix[r, 1] * y + matrix[r, 2] * z
+                                      + matrix[r, 3])
+            clip[v + shift, 3] = 1
+        start = triangle_start[i]
+        for t in range(start, triangle_start[i + 1]):
+            k = first_triangle[n] + t - start
+            out[k, 0] = triangles[t, 0] + shift
+            out[k, 1] = triangles[t, 1] + shift
+            out[k, 2] = triangles[t, 2] + shift
 
 
 def in_frustum(T_clip_world: np.ndarray, centers: np.ndarray, radii: np.ndarray) -> np.ndarray:
