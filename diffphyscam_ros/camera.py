@@ -78,11 +78,11 @@ class PhysicalCamera:
 
         Wide and fine enough for the distortion; the image itself where there is none.
         """
-        return intrinsics.render_view(self.lens, (settings or self.settings).focal_length)
+        return intrinsics.render_view(self.lens, self._imaging(settings or self.settings))
 
     def camera_info(self, settings: Settings | None = None) -> CameraInfo:
         """Return what CameraInfo must say of an image taken with ``settings``."""
-        focal_length = (settings or self.settings).focal_length
+        focal_length = self._imaging(settings or self.settings)
         fx, fy, cx, cy = intrinsics.intrinsics(self.lens, focal_length).tolist()
         return CameraInfo(self.lens.width, self.lens.height, self.lens.distortion_model,
                           floats(self.lens.distortion_coefficients),
@@ -158,6 +158,10 @@ class PhysicalCamera:
                                psf=lens.psf)
         return residual_blur(radiance, tensor(lens.residual_blur, radiance))
 
+    def _imaging(self, settings):
+        return intrinsics.imaging_focal_length(self.lens, settings.focal_length,
+                                               settings.focus_distance)
+
     def _bend(self, radiance, depth, settings, render_matrix):
         """Distortion and vignetting, in one pass where no gradient is wanted."""
         lens = self.lens
@@ -168,7 +172,8 @@ class PhysicalCamera:
         if render_matrix is not None:
             matrix, size = render_matrix, tuple(radiance.shape[-3:-1])
         _check_images(radiance, depth, size)
-        numbers = intrinsics.intrinsics(lens, settings.focal_length, radiance)
+        focal_length = self._imaging(settings)
+        numbers = intrinsics.intrinsics(lens, focal_length, radiance)
         coefficients = tensor(lens.distortion_coefficients, radiance)
         render = torch.stack([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
         gain = tensor(lens.vignetting_gain, radiance)
@@ -178,7 +183,7 @@ class PhysicalCamera:
         bend = numbers.requires_grad or coefficients.requires_grad or render_matrix is not None
         bend = bend or not intrinsics.is_pinhole(lens)
         if radiance.device.type == 'cpu' and radiance.dtype == torch.float32 and not wants:
-            key = (floats(intrinsics.intrinsics(lens, settings.focal_length).detach()),
+            key = (floats(intrinsics.intrinsics(lens, focal_length).detach()),
                    lens.distortion_model, floats(coefficients), lens.size, floats(render))
             position, fall_off = vignetting.cached_fall_off(*key, floats(gain)[0],
                                                             floats(polynomial))

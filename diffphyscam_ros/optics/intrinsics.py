@@ -44,6 +44,10 @@ class Lens:
     """In OpenCV's order: k1 k2 p1 p2 k3 (k4 k5 k6), or k1 k2 k3 k4 for equidistant."""
     focal_length: Number = field(0.00288, unit='m', above=0)
     """At which fx and fy were calibrated; a frame's other focal length scales both (zoom)."""
+    focus_distance: Number | None = field(None, unit='m', above=0)
+    """At which fx and fy were calibrated, for a lens that breathes: a thin lens that focuses
+    nearer moves away from the sensor, which magnifies the image. None: the lens keeps its
+    scale, as those with internal focusing do."""
     vignetting_gain: Number = field(1.0, low=0, high=1)
     """G: share of the natural cos^4 fall-off that reaches the image."""
     vignetting_polynomial: Numbers = field((0.0, 0.0, 0.0))
@@ -86,6 +90,20 @@ def floats(value) -> tuple[float, ...]:
     if isinstance(value, Tensor):
         value = value.tolist()
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def imaging_focal_length(lens: Lens, focal_length: Number, focus_distance: Number) -> Number:
+    """
+    Focal length [m] that scales K: the zoom's, and with focus breathing the image distance's.
+
+    The image distance of a thin lens is v = f U / (U - f); K is proportional to it.
+    """
+    if lens.focus_distance is None:
+        return focal_length
+    now = focal_length * focus_distance / (focus_distance - focal_length)
+    calibrated = lens.focal_length * lens.focus_distance / (lens.focus_distance
+                                                            - lens.focal_length)
+    return lens.focal_length * now / calibrated
 
 
 def intrinsics(lens: Lens, focal_length: Number, like: Tensor | None = None) -> Tensor:

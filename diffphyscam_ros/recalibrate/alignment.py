@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffphyscam_ros.camera import PhysicalCamera
-from diffphyscam_ros.optics.intrinsics import floats, intrinsics
+from diffphyscam_ros.optics.intrinsics import floats, imaging_focal_length, intrinsics
 from diffphyscam_ros.optics.pixel_map import cached_map
 from diffphyscam_ros.optics.resample import resample_depth
 
@@ -103,7 +103,9 @@ def _position(camera: PhysicalCamera, rendered: Rendered) -> Tensor:
     """Where in the rendering (H, W, 2) [px] each pixel looks."""
     K, lens = rendered.matrix, camera.lens
     render = torch.stack([K[0, 0], K[1, 1], K[0, 2], K[1, 2]])
-    return cached_map(floats(intrinsics(lens, camera.settings.focal_length)),
+    focal_length = imaging_focal_length(lens, camera.settings.focal_length,
+                                        camera.settings.focus_distance)
+    return cached_map(floats(intrinsics(lens, focal_length)),
                       lens.distortion_model, floats(lens.distortion_coefficients), lens.size,
                       floats(render))
 
