@@ -129,14 +129,17 @@ def _blurred(pyramid: list[Tensor], size: int, roughness: float) -> Tensor:
     tangent = torch.nn.functional.normalize(torch.linalg.cross(helper, normals), dim=-1)
     frame = torch.stack([tangent, torch.linalg.cross(normals, tangent), normals], -2)
     texel = 4 * math.pi / (pyramid[0].shape[0] - 2) ** 2
-    total, weight = 0.0, 0.0
+    levels: dict[int, list[list[float]]] = {}
     for vector, pdf in zip(local, density, strict=True):
         level = 0.5 * math.log2(max(1 / (_SAMPLES * pdf * texel), 1e-9)) + 0.5
-        level = min(max(round(level), 0), len(pyramid) - 1)
-        direction = normals.new_tensor(vector) @ frame
-        uv = octahedral.encode(direction)
-        total = total + vector[2] * octahedral.sample(pyramid[level], uv)
-        weight = weight + vector[2]
+        levels.setdefault(min(max(round(level), 0), len(pyramid) - 1), []).append(vector)
+    total = 0.0
+    for level, vectors in levels.items():
+        chosen = normals.new_tensor(vectors)
+        uv = octahedral.encode(chosen @ frame).reshape(-1, 2)
+        found = octahedral.sample(pyramid[level], uv).unflatten(0, (len(normals), -1))
+        total = total + (found * chosen[:, 2:]).sum(1)
+    weight = sum(vector[2] for vector in local)
     return (total / weight).reshape(size, size, 3)
 
 
