@@ -268,9 +268,9 @@ def presets() -> list[str]:
 def numbers_of(part: Lens | Sensor | Settings) -> dict:
     """Name and value of every parameter of ``part`` that may be a tensor wanting gradients."""
     assert is_dataclass(part)
-    return {f.name: getattr(part, f.name) for f in fields(part)
-            if 'Tensor' in str(f.type) and not (isinstance(getattr(part, f.name), tuple)
-                                                and not getattr(part, f.name))}
+    numbers = {f.name: getattr(part, f.name) for f in fields(part) if 'Tensor' in str(f.type)}
+    return {name: value for name, value in numbers.items()
+            if value is not None and not (isinstance(value, tuple) and not value)}
 
 
 def _preset_folder() -> Path:
