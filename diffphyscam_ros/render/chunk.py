@@ -32,10 +32,12 @@ HARMONICS = WORK
 MAP_U, MAP_V, ALBEDO_F0, ALBEDO_F90, BAND_1, BAND_2, BAND_3, BAND_4, BAND_5 = (
     WORK + row * CHUNK for row in range(4, 13))
 SKY_R = WORK + 13 * CHUNK
-SHADOW_X, SHADOW_Y, SHADOW_DEPTH = (WORK + row * CHUNK for row in range(3))
+LOBE_FRACTION = WORK + 16 * CHUNK
+SHADOW_X, SHADOW_Y, SHADOW_DEPTH, SHADOW_SINE = (WORK + row * CHUNK for row in range(4))
 #: Floats in the table.
 SIZE = WORK + 18 * CHUNK
-#: Rows of whole numbers: level of detail and first floats of four texels; which shadow map.
+#: Rows of whole numbers: level of detail and first floats of four texels; which shadow
+#: map; where in the lobe's table.
 AT, FIRST_A, FIRST_B, FIRST_C, FIRST_D = (row * CHUNK for row in range(5))
-SHADOW_MAP = 0
+SHADOW_MAP = LOBE_AT = 0
 WHOLE_SIZE = 5 * CHUNK

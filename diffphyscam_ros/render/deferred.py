@@ -140,8 +140,8 @@ def _shade_rows(first, step, triangle, tri, tri_instance, clip, world, normals, 
                         fill_colors(run, length, setup, column, row, colors, v0, v1, v2)
                 fill_vectors(table)
                 sky_diffuse(table, irradiance)
-                sky_reflected(table, seen, count, env_texels, env_offsets, env_sizes, env_bands,
-                              lobe)
+                sky_reflected(table, whole, seen, count, env_texels, env_offsets, env_sizes,
+                              env_bands, lobe)
                 sky_shaded(table)
                 if sun[7] > 0:
                     fill_sunlit(table, whole, seen, count, sun, sun_maps, SHADOW_SIZE,
@@ -189,7 +189,7 @@ def shade(triangle, tri, tri_instance, clip, world, normals, uvs, colors, instan
     :param sun: (8,) float32 direction to the sun, irradiance, cosine of the disc, 1 if there.
     :param lights: (L, 12) float32; see ``fused.light_table``.
     :param irradiance, env_texels, env_offsets, env_sizes, env_bands: a ``PackedLighting``.
-    :param lobe: ``environment.lobe_table``.
+    :param lobe: ``environment.lobe_table``, eight floats a node, flat.
     :param occlusion: (H, W) of the sky, or empty.
     :param radiance: (H, W, 3) is written, like ``depth_out`` and, unless empty, the others.
     """

@@ -94,7 +94,7 @@ class FusedRenderer:
         self.radii = np.zeros(len(scene.instances))
         self.flip = np.zeros(len(scene.instances), bool)
         self.shadows = SunShadows(self.geometry)
-        self.lobe = environments.lobe_table().numpy()
+        self.lobe = np.pad(environments.lobe_table().numpy(), ((0, 0), (0, 0), (0, 1))).reshape(-1)
         self._lighting: tuple[Environment | None, PackedLighting] | None = None
         self._last = np.full((len(scene.instances), 3, 4), np.nan)
         self._cast = self._last.copy()

@@ -28,6 +28,8 @@ from diffphyscam_ros.render.chunk import (
     HARMONICS,
     LAYER,
     LIT,
+    LOBE_AT,
+    LOBE_FRACTION,
     MAP_U,
     MAP_V,
     METAL,
@@ -45,6 +47,7 @@ from diffphyscam_ros.render.chunk import (
     ROUGH,
     SHADOW_DEPTH,
     SHADOW_MAP,
+    SHADOW_SINE,
     SHADOW_X,
     SHADOW_Y,
     SKY_R,
@@ -57,14 +60,15 @@ from diffphyscam_ros.render.chunk import (
     VY,
     VZ,
 )
+from diffphyscam_ros.render.environment import LOBE_COLUMNS, LOBE_ROWS
 from diffphyscam_ros.render.harmonics import basis_nb as basis
-from diffphyscam_ros.render.lanes import add_four
+from diffphyscam_ros.render.lanes import add_four, mix_seven, share_beyond
 from diffphyscam_ros.render.octahedral import fold
 
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
-HALF, QUARTER = np.float32(0.5), np.float32(0.25)
+HALF = np.float32(0.5)
 # Unsigned, so that an index needs no check for counting from the end.
-_1, _4 = np.uintp(1), np.uintp(4)
+_1, _4, _8 = np.uintp(1), np.uintp(4), np.uintp(8)
 TINY = np.float32(1e-20)
 
 
@@ -153,9 +157,8 @@ def map_lookup(table, i, texels, first, size, weight):
 
 
 @inline
-def sky_reflected(table, seen, count, texels, offsets, sizes, bands, lobe):
+def sky_reflected(table, whole, seen, count, texels, offsets, sizes, bands, lobe):
     """Filtered reflection of the sky and the lobe's albedo, columns with ``seen`` >= 0."""
-    rows, columns = lobe.shape[0], lobe.shape[1]
     for i in range(CHUNK):
         nx, ny, nz = table[NX + i], table[NY + i], table[NZ + i]
         tx, ty, tz = table[TX + i], table[TY + i], table[TZ + i]
@@ -169,21 +172,22 @@ def sky_reflected(table, seen, count, texels, offsets, sizes, bands, lobe):
         if seen[i] < 0:
             continue
         layer = table[LAYER + i]
-        k = int(layer)
+        k = np.int32(layer)
         fraction = layer - np.float32(k)
-        map_lookup(table, i, texels, offsets[k], sizes[k], ONE - fraction)
+        at = np.uintp(k)
+        map_lookup(table, i, texels, offsets[at], sizes[at], ONE - fraction)
         if fraction > ZERO:
-            map_lookup(table, i, texels, offsets[k + 1], sizes[k + 1], fraction)
+            map_lookup(table, i, texels, offsets[at + _1], sizes[at + _1], fraction)
     # The lobe: linear in the view angle, nearest in roughness (a step of 1/64).
+    for i in range(CHUNK):
+        s = table[N_V + i] * np.float32(LOBE_COLUMNS - 1)
+        row = np.int32(min(max(table[ROUGH + i], ZERO), ONE) * np.float32(LOBE_ROWS - 1) + HALF)
+        column = min(np.int32(s), np.int32(LOBE_COLUMNS - 2))
+        whole[LOBE_AT + i] = np.int32((row * np.int32(LOBE_COLUMNS) + column) * np.int32(8))
+        table[LOBE_FRACTION + i] = s - np.float32(column)
     for i in range(count):
-        s = table[N_V + i] * np.float32(columns - 1)
-        row = int(min(max(table[ROUGH + i], ZERO), ONE) * np.float32(rows - 1) + HALF)
-        column = min(int(s), columns - 2)
-        f = s - np.float32(column)
-        for k in range(7):
-            table[ALBEDO_F0 + k * CHUNK + i] = (lobe[row, column, k]
-                                                + f * (lobe[row, column + 1, k]
-                                                       - lobe[row, column, k]))
+        at = np.uintp(whole[LOBE_AT + i])
+        mix_seven(table, ALBEDO_F0 + i, CHUNK, lobe, at, at + _8, table[LOBE_FRACTION + i])
     for c in range(3):
         bx, by, bz, xx = bands[c, 0], bands[c, 1], bands[c, 2], bands[c, 3]
         yy, xy, xz, yz = bands[c, 4], bands[c, 5], bands[c, 6], bands[c, 7]
@@ -224,8 +228,8 @@ def fill_sunlit(table, whole, seen, count, sun, maps, size, matrices):
         whole[SHADOW_MAP + i] = np.int32(-1)
         n_l = table[NX + i] * lx + table[NY + i] * ly + table[NZ + i] * lz
         table[LIT + i] = ONE if n_l > ZERO else ZERO
-    for back in range(matrices.shape[0]):
-        k = matrices.shape[0] - 1 - back
+        table[SHADOW_SINE + i] = np.sqrt(max(ONE - n_l * n_l, ZERO))
+    for k in range(matrices.shape[0]):
         xx, xy, xz, x0 = (matrices[k, 0, 0], matrices[k, 0, 1], matrices[k, 0, 2],
                           matrices[k, 0, 3])
         yx, yy, yz, y0 = (matrices[k, 1, 0], matrices[k, 1, 1], matrices[k, 1, 2],
@@ -233,38 +237,34 @@ def fill_sunlit(table, whole, seen, count, sun, maps, size, matrices):
         zx, zy, zz, z0 = (matrices[k, 2, 0], matrices[k, 2, 1], matrices[k, 2, 2],
                           matrices[k, 2, 3])
         texel = matrices[k, 0, 4]
+        missing = np.int32(0)
         for i in range(CHUNK):
-            nx, ny, nz = table[NX + i], table[NY + i], table[NZ + i]
-            n_l = nx * lx + ny * ly + nz * lz
-            offset = texel * np.sqrt(max(ONE - n_l * n_l, ZERO))
-            px = table[PX + i] + nx * offset
-            py = table[PY + i] + ny * offset
-            pz = table[PZ + i] + nz * offset
+            offset = texel * table[SHADOW_SINE + i]
+            px = table[PX + i] + table[NX + i] * offset
+            py = table[PY + i] + table[NY + i] * offset
+            pz = table[PZ + i] + table[NZ + i] * offset
             x = xx * px + xy * py + xz * pz + x0
             y = yx * px + yy * py + yz * pz + y0
+            z = zx * px + zy * py + zz * pz + z0
             inside = (x > TWO) & (y > TWO) & (x < edge) & (y < edge)
+            inside = inside & (whole[SHADOW_MAP + i] < 0)
             table[SHADOW_X + i] = x if inside else table[SHADOW_X + i]
             table[SHADOW_Y + i] = y if inside else table[SHADOW_Y + i]
-            z = zx * px + zy * py + zz * pz + z0
             table[SHADOW_DEPTH + i] = z if inside else table[SHADOW_DEPTH + i]
-            whole[SHADOW_MAP + i] = np.int32(k) if inside else whole[SHADOW_MAP + i]
+            found = np.int32(k) if inside else whole[SHADOW_MAP + i]
+            whole[SHADOW_MAP + i] = found
+            missing |= found
+        if missing >= 0:
+            break
     for i in range(count):
         k = whole[SHADOW_MAP + i]
         if k < 0 or seen[i] < 0 or table[LIT + i] == ZERO:
             continue
-        x, y, depth = table[SHADOW_X + i], table[SHADOW_Y + i], table[SHADOW_DEPTH + i]
-        column, row = int(x), int(y)
-        fx, fy = x - np.float32(column), y - np.float32(row)
-        a = np.uintp((k * size + row - 1) * size + column)
-        b, c = a + np.uintp(size), a + np.uintp(2 * size)
-        left, right = ONE - fx, fx
-        upper = ((left if maps[a - _1] >= depth else ZERO) + (ONE if maps[a] >= depth else ZERO)
-                 + (right if maps[a + _1] >= depth else ZERO))
-        middle = ((left if maps[b - _1] >= depth else ZERO) + (ONE if maps[b] >= depth else ZERO)
-                  + (right if maps[b + _1] >= depth else ZERO))
-        lower = ((left if maps[c - _1] >= depth else ZERO) + (ONE if maps[c] >= depth else ZERO)
-                 + (right if maps[c + _1] >= depth else ZERO))
-        table[LIT + i] = ((ONE - fy) * upper + middle + fy * lower) * QUARTER
+        x, y = table[SHADOW_X + i], table[SHADOW_Y + i]
+        column, row = np.int32(x), np.int32(y)
+        at = (np.int64(k) * size + row - 1) * size + column - 1
+        table[LIT + i] = share_beyond(maps, at, size, table[SHADOW_DEPTH + i],
+                                      x - np.float32(column), y - np.float32(row))
 
 
 @inline
