@@ -227,17 +227,20 @@ def split_sun(environment: Environment, *, radius: float = 0.1
                                         device=radiance.device)
     luminance = radiance @ radiance.new_tensor([0.2126, 0.7152, 0.0722])
     peak = vectors.reshape(-1, 3)[luminance.argmax()]
-    cosine = vectors @ peak
-    inside = cosine > math.cos(radius)
-    ring = (cosine > math.cos(2.5 * radius)) & ~inside
-    if not bool(ring.any()):
-        return environment, None
-    order = luminance[ring].argsort()
-    around = radiance[ring][order[len(order) // 4: -(len(order) // 4) or None]].mean(0)
-    excess = torch.where(inside[..., None], (radiance - around).clamp_min(0), 0.0)
-    share = excess * area[..., None]
-    weight = share.sum(-1)
-    direction = torch.nn.functional.normalize((vectors * weight[..., None]).sum((0, 1)), dim=0)
+    direction = peak
+    # The brightest texel may lie on the rim of a saturated disc: centre on it in a few steps.
+    for _ in range(4):
+        cosine = vectors @ direction
+        inside = cosine > math.cos(radius)
+        ring = (cosine > math.cos(2.5 * radius)) & ~inside
+        if not bool(ring.any()):
+            return environment, None
+        order = luminance[ring].argsort()
+        around = radiance[ring][order[len(order) // 4: -(len(order) // 4) or None]].mean(0)
+        excess = torch.where(inside[..., None], (radiance - around).clamp_min(0), 0.0)
+        share = excess * area[..., None]
+        direction = torch.nn.functional.normalize(
+            (vectors * share.sum(-1)[..., None]).sum((0, 1)), dim=0)
     facing = (vectors @ direction).clamp_min(0)[..., None]
     irradiance = (share * facing).sum((0, 1))
     total = (radiance * area[..., None] * facing).sum((0, 1))

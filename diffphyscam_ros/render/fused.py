@@ -96,6 +96,7 @@ class FusedRenderer:
         self.shadows = SunShadows(self.geometry)
         self.lobe = np.pad(environments.lobe_table().numpy(), ((0, 0), (0, 0), (0, 1))).reshape(-1)
         self._lighting: tuple[Environment | None, PackedLighting] | None = None
+        self._normal_matrix = np.zeros((len(scene.instances), 3, 3), np.float32)
         self._last = np.full((len(scene.instances), 3, 4), np.nan)
         self._cast = self._last.copy()
         self._shifted = np.zeros(len(scene.instances), bool)

@@ -66,9 +66,10 @@ def pack_geometry(scene: Scene) -> Geometry:
     """Concatenate the instances' meshes."""
     check(scene)
     meshes = [scene.meshes[i.mesh] for i in scene.instances]
-    counts = [len(m.positions) for m in meshes]
+    counts = np.array([len(m.positions) for m in meshes], np.int64)
     vertex_start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    triangle_start = np.concatenate([[0], np.cumsum([len(m.triangles) for m in meshes])])
+    sizes = np.array([len(m.triangles) for m in meshes], np.int64)
+    triangle_start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     colored = np.array([m.colors is not None for m in meshes], bool)
     colors = np.ones((1, 3), np.float32)
     if colored.any():
@@ -82,13 +83,13 @@ def pack_geometry(scene: Scene) -> Geometry:
             row[:3] = (points.min(0) + points.max(0)) / 2
             row[3] = np.sqrt(((points - row[:3]) ** 2).sum(1).max())
     triangles = _stack([_numpy(m.triangles, np.int32) for m in meshes], 3, np.int32)
-    triangles += np.repeat(vertex_start[:-1], np.diff(triangle_start)).astype(np.int32)[:, None]
+    triangles += np.repeat(vertex_start[:-1], sizes).astype(np.int32)[:, None]
     return Geometry(
         _stack([_numpy(m.positions) for m in meshes], 3),
         _stack([_numpy(m.normals) for m in meshes], 3),
         _stack([_numpy(m.uvs) for m in meshes], 2), colors,
         np.repeat(np.arange(len(meshes)), counts).astype(np.int32), triangles, vertex_start,
-        triangle_start.astype(np.int64), bounds,
+        triangle_start, bounds,
         np.array([i.material for i in scene.instances], np.int32).reshape(-1), colored)
 
 

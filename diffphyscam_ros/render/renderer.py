@@ -55,6 +55,10 @@ class Renderer:
         scene = self.scene if scene is None else scene
         if T_world_instance is not None:
             scene = replace(scene, T_world_instance=T_world_instance)
+        if tuple(scene.T_world_instance.shape) != (len(scene.instances), 4, 4):
+            raise InputError(
+                f'T_world_instance has shape {tuple(scene.T_world_instance.shape)}; pass '
+                f'({len(scene.instances)}, 4, 4), one transform per instance.')
         check_view(view)
         unknown = set(outputs) - set(OUTPUTS)
         if unknown:
@@ -150,6 +154,11 @@ def check_view(view: View) -> None:
         raise InputError('a view needs camera_matrix (*batch, 3, 3) and T_camera_world '
                          f'(*batch, 4, 4), got {tuple(view.camera_matrix.shape)} and '
                          f'{tuple(view.T_camera_world.shape)}.')
+    for name in ('camera_matrix', 'T_camera_world'):
+        value = getattr(view, name)
+        # Looking at CUDA values would stall the stream.
+        if not value.is_cuda and not bool(torch.isfinite(value.detach()).all()):
+            raise InputError(f"the view's {name} holds NaN or infinity; pass finite values.")
     height, width = view.size
     if height < 1 or width < 1:
         raise InputError(f'view size is {height}x{width}; pass (height, width) of at least 1.')
