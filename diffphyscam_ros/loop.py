@@ -234,7 +234,9 @@ class Loop:
         return self._busy_until - time.monotonic()
 
     def _develop(self, exposure: Exposure) -> None:
-        state, exposed = self.cameras[exposure.camera], self.wall_time(exposure.start)
+        state = self.cameras[exposure.camera]
+        # In lock-step simulation time has nothing to do with the wall's: the shutter just closed.
+        exposed = self.wall_time(exposure.start) if self.mode is Mode.REAL_TIME else time.time_ns()
         started = time.perf_counter()
         try:
             capture = self.simulator.develop(exposure)

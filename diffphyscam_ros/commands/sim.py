@@ -5,6 +5,7 @@ import importlib.util
 from pathlib import Path
 
 from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.interrupt import deferred_interrupt
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -33,7 +34,8 @@ def run(options: argparse.Namespace) -> int:
     if importlib.util.find_spec('rclpy') is None:
         raise InputError('sim needs ROS 2 (rclpy), which is not installed here; source a ROS 2 '
                          'installation, or `make sim` to get the wheels from PyPI.')
-    from diffphyscam_ros.nodes.session import run_session
+    with deferred_interrupt():
+        from diffphyscam_ros.nodes.session import run_session
     return run_session(options)
 
 
