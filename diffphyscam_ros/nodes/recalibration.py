@@ -7,7 +7,7 @@ waits in a coroutine. The camera changes between two frames, image and camera_in
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 import json
 from pathlib import Path
@@ -120,7 +120,9 @@ class Recalibrator:
             self._start()
         except InputError as error:
             return _answer(response, False, str(error))
-        success, message = await self._done
+        while not self._done.done():
+            await _Pause()
+        success, message = self._done.result()
         self._done = None
         self._node.get_logger().info(f'{self._name}: {message}')
         return _answer(response, success, message)
@@ -346,6 +348,19 @@ class Recalibrator:
                 camera, twin, _ = self._snapshot()
                 threading.Thread(target=self.monitor.compare, daemon=True,
                                  args=(picture, poses, camera, twin, options)).start()
+
+
+class _Pause:
+    """
+    Let the executor do other work, then come back.
+
+    rclpy polls a waiting coroutine without rest; 5 ms of sleep per turn keep a core free and
+    hold nothing up that matters.
+    """
+
+    def __await__(self) -> Iterator[None]:
+        time.sleep(0.005)
+        yield
 
 
 class Worker:
