@@ -31,6 +31,7 @@ setup(
     install_requires=[
         'setuptools',
         'imageio-ffmpeg>=0.5',
+        'llvmlite>=0.43',
         'matplotlib>=3.6',
         'numba>=0.60',
         # cv_bridge from the ROS wheels takes neither numpy 2.3 nor OpenCV 5.
