@@ -84,11 +84,12 @@ def test_an_even_environment_stays_even_in_every_map() -> None:
 
 
 def test_octahedral_lookup_returns_the_direction() -> None:
-    """A map of directions, looked up in random directions; bilinear error below one texel^2."""
+    """A map of directions, looked up at random; across a fold, half a texel of error."""
     vectors = torch.nn.functional.normalize(torch.randn(200, 3), dim=-1)
     bordered = octahedral.add_border(octahedral.directions(128))
     found = octahedral.sample(bordered, octahedral.encode(vectors))
-    assert float((found - vectors).abs().max()) < (4 / 128) ** 1.5
+    assert float((found - vectors).abs().max()) < 1 / 128
+    assert float((found - vectors).abs().median()) < 2e-4
     assert float(octahedral.solid_angles(32).sum()) == pytest.approx(4 * math.pi, rel=1e-5)
 
 

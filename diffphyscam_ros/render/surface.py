@@ -57,6 +57,7 @@ from diffphyscam_ros.render.pack import SPECULAR as SPECULAR_COLUMN
 
 #: Lookups along the long axis of a pixel's footprint.
 MAX_PROBES = np.float32(4)
+BLEND = np.float32(2.5)
 #: Maps of the sky between roughness 0 and 1.
 LAYER_STEPS = np.float32(len(REFLECTION_SIZES) - 1)
 
@@ -227,6 +228,9 @@ def look_up(table, whole, count, texels, offsets, sizes, texture, bias):
             other = n - ONE - probe
             rank = other + other + ONE if probe > other else probe + probe
             single = n < TWO
+            # Blend over the middle 0.4 of a level only: most pixels then need one level.
+            fraction = min(max(fraction * BLEND - (BLEND - ONE) * HALF, ZERO), ONE) \
+                if single else fraction
             coarse = k == 1 if single else rank + HALF < fraction * n
             share = ONE / n
             weight = (fraction if k == 1 else ONE - fraction) if single else share
