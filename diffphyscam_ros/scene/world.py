@@ -138,7 +138,7 @@ class World:
     @property
     def vehicle_instances(self) -> tuple[int, ...]:
         """Indices into ``scene.instances`` of what belongs to the vehicle."""
-        body = self._vehicle.body
+        body = self.vehicle.body
         return tuple(i for i, v in enumerate(self._built.visuals) if v.body == body)
 
     @property
