@@ -119,7 +119,7 @@ class Loop:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, timeout: float = 1.5) -> bool:
+    def stop(self, timeout: float = 1.0) -> bool:
         """Stop the threads; False if one is still busy after ``timeout`` [s]."""
         self._stop.set()
         self._commanded.set()
