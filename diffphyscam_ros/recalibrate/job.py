@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diffphyscam_ros.camera import PhysicalCamera
+from diffphyscam_ros.geometry import invert
 from diffphyscam_ros.io.config import from_mapping, to_mapping
 from diffphyscam_ros.io.files import atomic_path, write_text
 from diffphyscam_ros.recalibrate.observation import Picture, Trajectory, trajectory
@@ -35,6 +36,13 @@ class Twin:
     """Indices of the instances that belong to the vehicle."""
     T_base_optical: Tensor
     """(4, 4) mount of the camera."""
+
+    def instances_at(self, T_world_base: Tensor) -> Tensor:
+        """T_world_instance (I, 4, 4) with the vehicle where the real one was."""
+        vehicle, instances = list(self.vehicle), self.T_world_instance.clone()
+        T_base_part = invert(self.T_world_base.double()) @ instances[vehicle].double()
+        instances[vehicle] = (T_world_base @ T_base_part).to(instances)
+        return instances
 
 
 @dataclass(frozen=True)

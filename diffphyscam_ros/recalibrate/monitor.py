@@ -76,9 +76,7 @@ class Monitor:
         pose = poses.at(picture.stamp + 0.5e9 * camera.settings.exposure_time) @ mount
         small = at_level(camera, _FACTOR)
         matrix, size = small.render_view()
-        vehicle, instances = list(twin.vehicle), twin.T_world_instance.clone()
-        T_base_part = invert(twin.T_world_base.double()) @ instances[vehicle].double()
-        instances[vehicle] = (pose @ invert(twin.T_base_optical) @ T_base_part).to(instances)
+        instances = twin.instances_at(pose @ invert(twin.T_base_optical))
         frame = self._renderer[1].render(View(matrix, invert(pose), size),
                                          T_world_instance=instances)
         base = expected(small, Rendered(frame.radiance, frame.depth, matrix))

@@ -70,15 +70,12 @@ def solve(job: Job, *, progress: Callable[[float, str], None] = lambda share, te
 def render_twin(scene: Scene, twin: Twin, T_world_base: list[Tensor]) -> Render:
     """Renderer of the twin with its vehicle where the real one was in each view."""
     renderer = Renderer(scene)
-    vehicle = list(twin.vehicle)
-    T_base_part = invert(twin.T_world_base.double()) @ twin.T_world_instance[vehicle].double()
 
     def render(matrix: Tensor, size: tuple[int, int], T_world_optical: Tensor, view: int
                ) -> tuple[Tensor, Tensor]:
-        instances = twin.T_world_instance.clone()
-        instances[vehicle] = (T_world_base[view] @ T_base_part).to(instances)
         frame = renderer.render(View(matrix, invert(T_world_optical), size),
-                                T_world_instance=instances, outputs=('radiance', 'depth'))
+                                T_world_instance=twin.instances_at(T_world_base[view]),
+                                outputs=('radiance', 'depth'))
         return frame.radiance, frame.depth
     return render
 
