@@ -52,3 +52,22 @@ def inline(function: Callable) -> Callable:
 def strict(function: Callable) -> Callable:
     """Compile a scalar formula whose every bit counts: no reordering, no contraction."""
     return numba.njit(function, nogil=True, cache=True, error_model='numpy')
+
+
+@inline
+def spread(n, count):
+    """
+    Deal out ``count`` pieces of an image so that every thread gets some from everywhere.
+
+    ``prange`` hands each thread a contiguous share of n, but rows of sky cost less than rows of
+    ground: this permutation of range(count) steps by the golden section.
+    """
+    step = max(int(0.618 * count), 1)
+    while step > 1:
+        a, b = count, step
+        while b:
+            a, b = b, a % b
+        if a == 1:
+            break
+        step -= 1
+    return int(n) * step % count

@@ -4,8 +4,9 @@ import numba
 import numpy as np
 
 from diffphyscam_ros.kernels import inline, kernel
+from diffphyscam_ros.render.attributes import triangle_setup
+from diffphyscam_ros.render.lanes import half_at
 from diffphyscam_ros.render.pack import BASE_TEXTURE, CUTOFF
-from diffphyscam_ros.render.surface import triangle_setup
 
 _BANDS = 32
 
@@ -32,16 +33,16 @@ def cull_back_faces(triangles, owner, material, one_sided, flip, clip):
 
 @inline
 def alpha_at(texels, first, width, height, u, v):
-    """Bilinear alpha of one mip level, wrapped."""
+    """Bilinear alpha of one mip level, wrapped; see ``texels`` for how it lies in memory."""
     x = (u - np.floor(u)) * width - 0.5
     y = (v - np.floor(v)) * height - 0.5
-    i0, j0 = int(np.floor(x)), int(np.floor(y))
-    fx, fy = x - i0, y - j0
-    i1, j1 = (i0 + 1) % width, (j0 + 1) % height
-    i0, j0 = i0 % width, j0 % height
-    a, b = texels[4 * (first + j0 * width + i0) + 3], texels[4 * (first + j0 * width + i1) + 3]
-    c, d = texels[4 * (first + j1 * width + i0) + 3], texels[4 * (first + j1 * width + i1) + 3]
-    return (a * (1 - fx) + b * fx) * (1 - fy) + (c * (1 - fx) + d * fx) * fy
+    column, row = int(np.floor(x)), int(np.floor(y))
+    fx, fy = x - column, y - row
+    at = 4 * (first + (row % height) * (width + 1) + column % width) + 3
+    upper = half_at(texels, at) * (1 - fx) + half_at(texels, at + 4) * fx
+    at += 4 * (width + 1)
+    lower = half_at(texels, at) * (1 - fx) + half_at(texels, at + 4) * fx
+    return upper * (1 - fy) + lower * fy
 
 
 @kernel

@@ -8,10 +8,21 @@ loop over one small table (``chunk``) that stays in the first-level cache.
 import numba
 import numpy as np
 
-from diffphyscam_ros.kernels import kernel, serial
+from diffphyscam_ros.kernels import kernel, serial, spread
+from diffphyscam_ros.render.attributes import (
+    fill_attributes,
+    fill_colors,
+    fill_coordinates,
+    triangle_setup,
+    triangle_tangent,
+)
 from diffphyscam_ros.render.chunk import (
     CHUNK,
     DEPTH,
+    HAND,
+    LANES,
+    LAYER,
+    MATERIAL,
     METAL,
     NX,
     NY,
@@ -22,50 +33,55 @@ from diffphyscam_ros.render.chunk import (
     OUT_R,
     ROUGH,
     SIZE,
+    TANGENT_X,
+    TANGENT_Y,
+    TANGENT_Z,
+    TEXEL_SIZE,
+    TEXTURE,
     VX,
     WHOLE_SIZE,
 )
-from diffphyscam_ros.render.lighting import (
-    add_light,
-    fill_sunlit,
+from diffphyscam_ros.render.direct_light import add_light, fill_sunlit
+from diffphyscam_ros.render.pack import BASE_TEXTURE, NORMAL_TEXTURE
+from diffphyscam_ros.render.shadow import SIZE as SHADOW_SIZE
+from diffphyscam_ros.render.sky_light import (
     fill_vectors,
     see_sky,
     sky_diffuse,
     sky_reflected,
     sky_shaded,
 )
-from diffphyscam_ros.render.shadow import SIZE as SHADOW_SIZE
-from diffphyscam_ros.render.surface import (
-    apply_texture,
-    fill_attributes,
-    fill_colors,
-    fill_coordinates,
+from diffphyscam_ros.render.surface import apply_texture
+from diffphyscam_ros.render.texels import (
+    choose_texture,
+    choose_textures,
+    first_texture,
     look_up,
-    triangle_setup,
-    triangle_tangent,
+    SLOTS,
 )
 
 ZERO, ONE, HALF = np.float32(0), np.float32(1), np.float32(0.5)
-#: Pieces of the image that threads take; more than the threads of a large machine.
-STRANDS = 32
+#: Rows that a thread shades one after another: what one fetched, the next finds in the cache.
+BAND = 8
 
 
 @serial
-def _shade_rows(first, step, triangle, tri, tri_instance, clip, world, normals, uvs,
+def _shade_rows(first, triangle, tri, tri_instance, clip, world, normals, uvs,
                 colors, instance_material, instance_colored, instance_flip,
                 constants, textures, texels, offsets, sizes, rays, eye_pixel_angle,
                 sun, sun_maps, sun_matrices, lights, irradiance, env_texels,
                 env_offsets, env_sizes, env_bands, lobe, occlusion, radiance,
                 depth_out, normal_out, instance_out):
-    """Shade every ``step``-th row from ``first`` on."""
+    """Shade the band of rows from ``first`` on."""
     height, width = triangle.shape
     chunks = (width + CHUNK - 1) // CHUNK
     table = np.empty(SIZE, np.float32)
     whole = np.empty(WHOLE_SIZE, np.int32)
+    texel = np.empty(TEXEL_SIZE, np.float32)
     seen = np.empty(CHUNK, np.int32)
     setup = np.empty((3, 3), np.float64)
     tangent = np.zeros(3, np.float64)
-    for y in range(first, height, step):
+    for y in range(first, min(first + BAND, height)):
         row = np.float64(y)
         for chunk in range(chunks):
             x0 = chunk * CHUNK
@@ -80,18 +96,20 @@ def _shade_rows(first, step, triangle, tri, tri_instance, clip, world, normals, 
                 start = np.float32(rays[c, 0] * x0 + rays[c, 1] * y + rays[c, 2])
                 for i in range(CHUNK):
                     table[VX + c * CHUNK + i] = start + slope * np.float32(i)
-            for k in range(DEPTH, VX):
-                table[k] = ONE
-            for k in range(VX + 3 * CHUNK, SIZE):
-                table[k] = ZERO
             if any_seen:
+                for k in range(DEPTH, VX):
+                    table[k] = ONE
                 for k in range(CHUNK):
                     table[ROUGH + k] = ONE
                     table[METAL + k] = ZERO
+                    table[LAYER + k] = ZERO
                     table[OCCLUSION + k] = ONE
+                    whole[MATERIAL + k] = -1
+                    whole[TEXTURE + k] = -1
                 if occlusion.size > 0:
                     for i in range(count):
                         table[OCCLUSION + i] = occlusion[y, x0 + i]
+                slots = 0
                 stop = 0
                 while stop < count:
                     start = stop
@@ -113,34 +131,43 @@ def _shade_rows(first, step, triangle, tri, tri_instance, clip, world, normals, 
                     # A front face runs counter-clockwise: negative where y points down.
                     sign = 1.0 if (side < 0) != instance_flip[instance] else -1.0
                     column = np.float64(x0 + start)
-                    run, run_whole = table[start:], whole[start:]
-                    length = stop - start
+                    run = table[start:]
+                    # Whole vectors: what is too much, the next run overwrites.
+                    length = min((stop - start + LANES - 1) // LANES * LANES, CHUNK - start)
                     fill_attributes(run, length, setup, column, row, sign, normals, v0, v1,
-                                    v2, constants, material)
-                    reference = -1
-                    for slot in range(4):
-                        texture = textures[material, slot]
-                        if texture >= 0:
-                            if reference < 0:
-                                reference = texture
-                                fill_coordinates(run, length, setup, column, row, uvs, v0, v1,
-                                                 v2, np.float32(sizes[texture, 0]),
-                                                 np.float32(sizes[texture, 1]))
-                                flip = triangle_tangent(world, uvs, v0, v1, v2, tangent)
-                            bias = ZERO
-                            if texture != reference:
-                                bias = np.float32(0.5 * np.log2(
-                                    sizes[texture, 0] * sizes[texture, 1]
-                                    / (sizes[reference, 0] * sizes[reference, 1])))
-                            look_up(run, run_whole, length, texels, offsets, sizes, texture, bias)
-                            # glTF's green points up the image, against v.
-                            apply_texture(run, length, slot, tangent, np.float32(
-                                flip * sign * (1.0 if instance_flip[instance] else -1.0)))
+                                    v2, constants, material,
+                                    textures[material, BASE_TEXTURE] >= 0)
                     if instance_colored[instance]:
-                        fill_colors(run, length, setup, column, row, colors, v0, v1, v2)
+                        fill_colors(run, stop - start, setup, column, row, colors, v0, v1, v2)
+                    first = first_texture(textures, material)
+                    if first >= 0:
+                        fill_coordinates(run, length, setup, column, row, uvs, v0, v1, v2,
+                                         np.float32(sizes[first, 0]),
+                                         np.float32(sizes[first, 1]))
+                        for slot in range(SLOTS):
+                            slots |= 1 << slot if textures[material, slot] >= 0 else 0
+                        for i in range(start, stop):
+                            whole[MATERIAL + i] = material
+                        choose_texture(table, whole, start, stop, material, BASE_TEXTURE,
+                                       textures, sizes)
+                    if textures[material, NORMAL_TEXTURE] >= 0:
+                        hand = triangle_tangent(world, uvs, v0, v1, v2, tangent)
+                        # glTF's green points up the image, against v.
+                        hand *= sign * (1.0 if instance_flip[instance] else -1.0)
+                        for i in range(start, stop):
+                            table[TANGENT_X + i] = np.float32(tangent[0])
+                            table[TANGENT_Y + i] = np.float32(tangent[1])
+                            table[TANGENT_Z + i] = np.float32(tangent[2])
+                            table[HAND + i] = np.float32(hand)
+                for slot in range(SLOTS):
+                    if slots >> slot & 1:
+                        if slot != BASE_TEXTURE:
+                            choose_textures(table, whole, slot, textures, sizes)
+                        look_up(table, whole, texel, count, texels, offsets)
+                        apply_texture(table, whole, texel, slot)
                 fill_vectors(table)
                 sky_diffuse(table, irradiance)
-                sky_reflected(table, whole, seen, count, env_texels, env_offsets, env_sizes,
+                sky_reflected(table, whole, texel, seen, count, env_texels, env_offsets, env_sizes,
                               env_bands, lobe)
                 sky_shaded(table)
                 if sun[7] > 0:
@@ -153,7 +180,7 @@ def _shade_rows(first, step, triangle, tri, tri_instance, clip, world, normals, 
                               lights[k, 4], lights[k, 5], lights[k, 6], lights[k, 7],
                               lights[k, 8], lights[k, 9], lights[k, 10])
             if any_sky:
-                see_sky(table, seen, count, env_texels, env_offsets[0], env_sizes[0], sun,
+                see_sky(table, whole, texel, seen, count, env_texels, env_offsets, env_sizes, sun,
                         eye_pixel_angle)
             for i in range(count):
                 radiance[y, x0 + i, 0] = table[OUT_R + i]
@@ -193,10 +220,10 @@ def shade(triangle, tri, tri_instance, clip, world, normals, uvs, colors, instan
     :param occlusion: (H, W) of the sky, or empty.
     :param radiance: (H, W, 3) is written, like ``depth_out`` and, unless empty, the others.
     """
-    # Rows of sky cost less than rows of ground: each strand takes some of both.
-    for strand in numba.prange(STRANDS):
-        _shade_rows(strand, STRANDS, triangle, tri, tri_instance, clip, world, normals, uvs,
-                    colors, instance_material, instance_colored, instance_flip, constants,
+    bands = (triangle.shape[0] + BAND - 1) // BAND
+    for n in numba.prange(bands):
+        _shade_rows(spread(n, bands) * BAND, triangle, tri, tri_instance, clip, world, normals,
+                    uvs, colors, instance_material, instance_colored, instance_flip, constants,
                     textures, texels, offsets, sizes, rays, eye_pixel_angle, sun, sun_maps,
                     sun_matrices, lights, irradiance, env_texels, env_offsets, env_sizes,
                     env_bands, lobe, occlusion, radiance, depth_out, normal_out, instance_out)

@@ -5,7 +5,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_QUAD = ir.VectorType(ir.FloatType(), 4)
+_QUAD, _EIGHT = (ir.VectorType(ir.FloatType(), n) for n in (4, 8))
 _INT = ir.IntType(32)
 
 
@@ -18,27 +18,58 @@ def _data(context, builder, kind, value):
 
 
 @intrinsic
-def add_four(typing_context, sums, out, texels, a, b, c, d, weight_a, weight_b, weight_c,
-             weight_d):
+def add_bilinear(typing_context, sums, out, texels, at, stride, fx, fy, weight):
     """
-    ``sums[out:out + 4] += weight_a * texels[a:a + 4] + ...``, four lanes an instruction.
+    ``sums[out:out + 4] += weight *`` the blend of four texels of four channels each.
 
-    :param sums, texels: contiguous float32 (N,); indices are not checked.
+    :param sums: contiguous float32 (N,).
+    :param texels: contiguous float32 (N,), or uint16 that hold the bits of half floats; the
+        texels are at ``at``, ``at + 4`` and the same ``stride`` further on. Indices are not
+        checked.
+    :param fx, fy: how far from the first column and row.
     """
-    index, weight = types.uintp, types.float32
-    signature = types.void(sums, index, texels, *[index] * 4, *[weight] * 4)
+    index, number = types.uintp, types.float32
+    signature = types.void(sums, index, texels, index, index, number, number, number)
+    half = texels.dtype == types.uint16
 
     def codegen(context, builder, signature, args):
-        source = _data(context, builder, signature.args[2], args[2])
+        data = _data(context, builder, signature.args[2], args[2])
+
+        def pair(at):
+            kind = ir.HalfType() if half else ir.FloatType()
+            place = builder.bitcast(builder.gep(data, [at]),
+                                    ir.VectorType(kind, 8).as_pointer())
+            texels = builder.load(place, align=2 if half else 4)
+            return builder.fpext(texels, _EIGHT) if half else texels
+
+        upper, lower = pair(args[3]), pair(builder.add(args[3], args[4]))
+        column = _mix(builder, upper, lower, _splat(builder, args[6], 8))
+        left, right = (builder.shuffle_vector(column, column, ir.Constant(
+            ir.VectorType(_INT, 4), lanes)) for lanes in ([0, 1, 2, 3], [4, 5, 6, 7]))
+        texel = _mix(builder, left, right, _splat(builder, args[5], 4))
         target = _quad(builder, _data(context, builder, signature.args[0], args[0]), args[1])
-        total = builder.load(target, align=4)
-        for at, share in zip(args[3:7], args[7:11], strict=True):
-            texel = builder.load(_quad(builder, source, at), align=4)
-            lanes = _splat(builder, share, 4)
-            total = builder.fadd(total, builder.fmul(texel, lanes, flags=('contract',)),
-                                 flags=('contract',))
-        builder.store(total, target, align=4)
+        share = builder.fmul(texel, _splat(builder, args[7], 4), flags=('contract',))
+        builder.store(builder.fadd(builder.load(target, align=4), share, flags=('contract',)),
+                      target, align=4)
         return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _mix(builder, a, b, fraction):
+    step = builder.fmul(builder.fsub(b, a), fraction, flags=('contract',))
+    return builder.fadd(a, step, flags=('contract',))
+
+
+@intrinsic
+def half_at(typing_context, values, index):
+    """float32 of the half float whose bits are ``values[index]``, uint16."""
+    signature = types.float32(values, types.uintp)
+
+    def codegen(context, builder, signature, args):
+        data = _data(context, builder, signature.args[0], args[0])
+        place = builder.bitcast(builder.gep(data, [args[1]]), ir.HalfType().as_pointer())
+        return builder.fpext(builder.load(place, align=2), ir.FloatType())
 
     return signature, codegen
 
@@ -51,32 +82,62 @@ def _splat(builder, value, count):
 
 
 @intrinsic
-def mix_seven(typing_context, target, out, stride, source, a, b, fraction):
+def mix_rows(typing_context, table, out, stride, source, step, places, first, fractions):
     """
-    ``target[out + k * stride]`` between ``source[a + k]`` and ``source[b + k]``, k < 7.
+    Look up eight columns in a table of rows of eight floats, and turn rows into columns.
 
-    :param target, source: contiguous float32 (N,); eight floats from a and b are read.
+    ``table[out + k * stride + i]`` becomes the blend of ``source[places[first + i] + k]`` and
+    ``source[places[first + i] + step + k]`` by ``table[fractions + i]``, for k < 7 and i < 8.
+
+    :param table, source: contiguous float32; ``places``: contiguous int32. Not checked.
     """
     index = types.uintp
-    signature = types.void(target, index, index, source, index, index, types.float32)
+    signature = types.void(table, index, index, source, index, places, index, index)
 
     def codegen(context, builder, signature, args):
-        eight = ir.VectorType(ir.FloatType(), 8)
-        data = _data(context, builder, signature.args[3], args[3])
-        a, b = (builder.load(builder.bitcast(builder.gep(data, [at]), eight.as_pointer()),
-                             align=4) for at in args[4:6])
-        share = _splat(builder, args[6], 8)
-        step = builder.fmul(builder.fsub(b, a), share, flags=('contract',))
-        mixed = builder.fadd(a, step, flags=('contract',))
-        rows = _data(context, builder, signature.args[0], args[0])
+        rows, data, places = (_data(context, builder, signature.args[k], args[k])
+                              for k in (0, 3, 5))
+
+        def offset(at, k):
+            return builder.add(at, ir.Constant(at.type, k))
+
+        def load(at):
+            return builder.load(builder.bitcast(builder.gep(data, [at]), _EIGHT.as_pointer()),
+                                align=4)
+
+        mixed = []
+        for i in range(8):
+            at = builder.zext(builder.load(builder.gep(places, [offset(args[6], i)])),
+                              args[1].type)
+            fraction = builder.load(builder.gep(rows, [offset(args[7], i)]))
+            mixed.append(_mix(builder, load(at), load(builder.add(at, args[4])),
+                              _splat(builder, fraction, 8)))
         at = args[1]
-        for k in range(7):
-            builder.store(builder.extract_element(mixed, ir.Constant(_INT, k)),
-                          builder.gep(rows, [at]))
+        for column in _transposed(builder, mixed)[:7]:
+            place = builder.bitcast(builder.gep(rows, [at]), _EIGHT.as_pointer())
+            builder.store(column, place, align=4)
             at = builder.add(at, args[2])
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+def _transposed(builder, rows):
+    """Eight vectors of eight lanes: the columns of eight rows, in three rounds of shuffles."""
+    def shuffled(a, b, lanes):
+        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT, 8), lanes))
+
+    def pairs(vectors, distance, low, high):
+        out = [None] * 8
+        for k in range(8):
+            if not k & distance:
+                out[k] = shuffled(vectors[k], vectors[k + distance], low)
+                out[k + distance] = shuffled(vectors[k], vectors[k + distance], high)
+        return out
+
+    rows = pairs(rows, 1, [0, 8, 2, 10, 4, 12, 6, 14], [1, 9, 3, 11, 5, 13, 7, 15])
+    rows = pairs(rows, 2, [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15])
+    return pairs(rows, 4, [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15])
 
 
 @intrinsic
@@ -111,6 +172,16 @@ def share_beyond(typing_context, maps, at, stride, depth, fx, fy):
                             ir.Constant(ir.FloatType(), 0.25))
 
     return signature, codegen
+
+
+@intrinsic
+def two_to(typing_context, x):
+    """2 to the power of a whole float32 from -126 to 127."""
+    def codegen(context, builder, signature, args):
+        exponent = builder.add(builder.fptosi(args[0], _INT), ir.Constant(_INT, 127))
+        return builder.bitcast(builder.shl(exponent, ir.Constant(_INT, 23)), ir.FloatType())
+
+    return types.float32(types.float32), codegen
 
 
 @intrinsic

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.render.environment import REFLECTION_SIZES
+from diffphyscam_ros.render.texels import texels_of
 from diffphyscam_ros.scene.material import Material
 from diffphyscam_ros.scene.scene import Scene
 
@@ -53,7 +54,7 @@ class MaterialTable:
     textures: np.ndarray
     """(M, 6) int32"""
     texels: np.ndarray
-    """(N * 4,) float32, every level of every texture, four channels."""
+    """(N * 4,) uint16, every level of every texture; see ``texels``."""
     offsets: np.ndarray
     """(textures, 16) int64 first texel of each level."""
     sizes: np.ndarray
@@ -165,16 +166,12 @@ def pack_materials(materials: tuple[Material, ...]) -> MaterialTable:
     start = 0
     for n, pyramid in enumerate(pyramids):
         sizes[n] = pyramid[0].shape[1], pyramid[0].shape[0], len(pyramid)
-        for level, texels in enumerate(pyramid):
-            offsets[n, level] = start
-            start += texels.shape[0] * texels.shape[1]
-    texels = np.zeros((max(start, 1), 4), np.float32)
-    for n, pyramid in enumerate(pyramids):
         for level, image in enumerate(pyramid):
-            first = offsets[n, level]
-            flat = image.reshape(-1, image.shape[-1])
-            texels[first:first + len(flat), :image.shape[-1]] = flat
-    return MaterialTable(constants, slots, texels.reshape(-1), offsets, sizes, own)
+            offsets[n, level] = start
+            start += (image.shape[0] + 1) * (image.shape[1] + 1)
+    texels = np.concatenate([texels_of(pyramid) for pyramid in pyramids]
+                            or [np.zeros(8, np.uint16)])
+    return MaterialTable(constants, slots, texels, offsets, sizes, own)
 
 
 def _same_size(a: Tensor, b: Tensor) -> list[Tensor]:
