@@ -45,8 +45,14 @@ def serial(function: Callable) -> Callable:
 
 
 def inline(function: Callable) -> Callable:
-    """Compile a scalar formula that kernels call."""
-    return numba.njit(function, nogil=True, cache=True, fastmath=FASTMATH, error_model='numpy')
+    """
+    Compile a piece of a kernel that makes no arrays, but for views of those it is given.
+
+    It does not count references: where it runs once a pixel, threads that count the same array's
+    references would wait for each other.
+    """
+    return numba.njit(function, nogil=True, cache=True, fastmath=FASTMATH, error_model='numpy',
+                      _nrt=False)
 
 
 def strict(function: Callable) -> Callable:

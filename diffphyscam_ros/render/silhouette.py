@@ -45,6 +45,13 @@ def edge_values(clip, v0, v1, v2, half_width, half_height, x, y):
 
 
 @inline
+def leaving(value, slope):
+    """Where on the step an edge function falls below 0, 2 for not at all; how fast it falls."""
+    leaves = (slope < 0) & (value + slope < 0)
+    return (max(value, 0.0) / -slope if leaves else 2.0), -slope
+
+
+@inline
 def exit_distance(start, other, shift, tri, clip, neighbors, creases, half_width, half_height,
                   x, y, dx, dy):
     """
@@ -55,40 +62,38 @@ def exit_distance(start, other, shift, tri, clip, neighbors, creases, half_width
     nearer to the step's own direction: the other axis blends across that one.
     """
     t = start
-    facing = 0.0
-    for _ in range(MAX_WALK):
-        (f0, f1, f2, x0, x1, x2, y0, y1, y2, area) = edge_values(
-            clip, tri[t, 0], tri[t, 1], tri[t, 2], half_width, half_height, x, y)
-        if facing == 0.0:
-            facing = 1.0 if area >= 0 else -1.0
-        elif area * facing <= 0:
-            break
-        best, leave, along, across = 2.0, -1, 0.0, 1.0
-        for k in range(3):
-            f, ex, ey = (f0, x0, y0) if k == 0 else ((f1, x1, y1) if k == 1 else (f2, x2, y2))
-            f, ex, ey = f * facing, ex * facing, ey * facing
-            step = ex * dx + ey * dy
-            if step < 0 and f + step < 0:
-                distance = max(f, 0.0) / -step
-                if distance < best:
-                    best, leave = distance, k
-                    along, across = -step, abs(ex * dy) + abs(ey * dx)
-        if leave < 0:
-            return np.float32(2)
+    result = np.float32(2)
+    (f0, f1, f2, x0, x1, x2, y0, y1, y2, area) = edge_values(
+        clip, tri[t, 0], tri[t, 1], tri[t, 2], half_width, half_height, x, y)
+    facing = 1.0 if area >= 0 else -1.0
+    walk = MAX_WALK
+    while walk > 0:
+        d0, s0 = leaving(f0 * facing, (x0 * dx + y0 * dy) * facing)
+        d1, s1 = leaving(f1 * facing, (x1 * dx + y1 * dy) * facing)
+        d2, s2 = leaving(f2 * facing, (x2 * dx + y2 * dy) * facing)
+        best = min(min(d0, d1), d2)
+        leave = 0 if d0 == best else (1 if d1 == best else 2)
+        along = s0 if leave == 0 else (s1 if leave == 1 else s2)
+        ex, ey = (x0 if leave == 0 else (x1 if leave == 1 else x2),
+                  y0 if leave == 0 else (y1 if leave == 1 else y2))
+        walk = walk - 1 if best < 2.0 else 0
+        ends = best < 2.0
         after = neighbors[t + shift, leave]
-        if after >= 0:
+        if ends and after >= 0:
             neighbor = np.int64(after) - shift
-            _, _, _, _, _, _, _, _, _, turned = edge_values(
+            (f0, f1, f2, x0, x1, x2, y0, y1, y2, turned) = edge_values(
                 clip, tri[neighbor, 0], tri[neighbor, 1], tri[neighbor, 2], half_width,
                 half_height, x, y)
             if turned * facing > 0:
-                if neighbor != other:
-                    t = neighbor
-                    continue
-                if not creases[t + shift, leave]:
-                    return np.float32(2)
-        return np.float32(best) if along >= across else np.float32(2)
-    return np.float32(2)
+                # The surface goes on; it ends all the same at a crease towards the other.
+                ends = neighbor == other and creases[t + shift, leave]
+                walk = 0 if neighbor == other else walk
+            t = neighbor
+        if ends:
+            across = abs(ex * dy) + abs(ey * dx)
+            result = np.float32(best) if along >= across else np.float32(2)
+            walk = 0
+    return result
 
 
 @inline
@@ -101,23 +106,27 @@ def pair_edge(index, tri, owner, shift, neighbors, creases, clip, depth, half_wi
     above 0 the second takes it of the first's. 0 where there is no edge.
     """
     here, there = index[y, x], index[y + dy, x + dx]
+    joined = False
     if here >= 0 and there >= 0 and owner[here] == owner[there]:
         far = shift[owner[here]]
         for k in range(3):
-            if neighbors[here + far, k] == there + far and not creases[here + far, k]:
-                return ZERO
+            joined |= (neighbors[here + far, k] == there + far) & (not creases[here + far, k])
+    share = ZERO
     nearer_here = there < 0 or (here >= 0 and depth[y, x] <= depth[y + dy, x + dx])
-    for _ in range(2):
+    tries = 0 if joined else 2
+    while tries > 0:
         start, other = (here, there) if nearer_here else (there, here)
+        tries -= 1
         if start >= 0:
             i, j, way = (x, y, 1) if nearer_here else (x + dx, y + dy, -1)
             d = exit_distance(start, other, shift[owner[start]], tri, clip, neighbors, creases,
                               half_width, half_height, np.float64(i), np.float64(j), way * dx,
                               way * dy)
             if d <= ONE:
-                return (d - HALF) * np.float32(way)
+                share = (d - HALF) * np.float32(way)
+                tries = 0
         nearer_here = not nearer_here
-    return ZERO
+    return share
 
 
 @serial
