@@ -10,7 +10,7 @@ contiguous loop; columns beyond the tile hold numbers that nobody reads.
 import numba
 import numpy as np
 
-from diffphyscam_ros.kernels import inline, kernel
+from diffphyscam_ros.kernels import inline, kernel, serial
 from diffphyscam_ros.optics.defocus_torch import CORNER, FAINT
 
 TILE_ROWS, TILE_COLUMNS = 32, 64
@@ -145,7 +145,7 @@ def _sum_rows_back(layer, stride, rows):
                 total += value
 
 
-@inline
+@serial
 def _spread(layer, level, taps, margin, stride, length, spread):
     """Apply the taps of one ladder step: spread (4, channels + 1, length)."""
     start, rows, columns, weights = taps
