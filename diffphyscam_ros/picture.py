@@ -39,7 +39,8 @@ class Exposure:
     outputs: tuple[str, ...] = ('image', 'depth')
     """Of image and depth; with neither nothing is rendered, camera_info is always there."""
     times: list[int] = field(default_factory=list)
-    """[ns] of the poses below, one per physics step from start to end."""
+    """[ns] of the poses below: of the start, and of every physics step to the end where the
+    motion in between is wanted."""
     T_world_instance: list[Tensor] = field(default_factory=list)
     """(I, 4, 4) each."""
     T_world_optical: list[Tensor] = field(default_factory=list)
@@ -73,6 +74,7 @@ class Capture:
         return replace(self.info, distortion_model='plumb_bob', d=(0.0,) * 5)
 
 
+@torch.no_grad()
 def develop(renderer: Renderer, exposure: Exposure, generator: torch.Generator) -> Capture:
     """Render what the shutter saw and pass it through the camera; any thread may call it."""
     model, durations = exposure.model, {}

@@ -77,7 +77,7 @@ class Simulator:
         if not self._open:
             return []
         now = self.time
-        self._keep_poses(self._open)
+        self._keep_poses([e for e in self._open if e.motion_samples > 1])
         ended = [e for e in self._open if e.end <= now]
         self._open = [e for e in self._open if e.end > now]
         return ended
@@ -156,6 +156,8 @@ class Simulator:
             self.develop(exposure)
 
     def _keep_poses(self, exposures: list[Exposure]) -> None:
+        if not exposures:
+            return
         now, transforms = self.time, self.world.transforms()
         for exposure in exposures:
             exposure.times.append(now)

@@ -139,11 +139,11 @@ def _shade_rows(first, triangle, tri, tri_instance, clip, world, normals, uvs,
                                     textures[material, BASE_TEXTURE] >= 0)
                     if instance_colored[instance]:
                         fill_colors(run, stop - start, setup, column, row, colors, v0, v1, v2)
-                    first = first_texture(textures, material)
-                    if first >= 0:
+                    texture = first_texture(textures, material)
+                    if texture >= 0:
                         fill_coordinates(run, length, setup, column, row, uvs, v0, v1, v2,
-                                         np.float32(sizes[first, 0]),
-                                         np.float32(sizes[first, 1]))
+                                         np.float32(sizes[texture, 0]),
+                                         np.float32(sizes[texture, 1]))
                         for slot in range(SLOTS):
                             slots |= 1 << slot if textures[material, slot] >= 0 else 0
                         for i in range(start, stop):

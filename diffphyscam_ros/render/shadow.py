@@ -26,6 +26,8 @@ MAX_MAPS = 5
 #: Width of the filter's box and offset along the normal, in texels.
 NORMAL_OFFSET = 1.6
 _TILE = 64
+#: Texels of a map by which a look-up may reach beyond the point that it shades: filter, offset.
+_MARGIN = 5
 #: Frames after which what has not moved counts as at rest, once its map is drawn anew.
 _PATIENCE = 60
 
@@ -113,14 +115,19 @@ class SunShadows:
             self._stack = np.ones((len(plan), SIZE, SIZE), np.float32)
             self.maps = [None] * MAX_MAPS
         centers_light = centers @ light_basis(to_sun).T
+        covered = np.zeros(len(centers), bool)
         for level, (matrix, middle, extent) in enumerate(plan):
-            near = (np.abs(centers_light[:, :2] - middle) < extent + radii[:, None]).all(1)
-            self._update_map(level, matrix, near, world, centers_light[:, :2] - middle, radii,
-                             extent)
+            away = centers_light[:, :2] - middle
+            near = (np.abs(away) < extent + radii[:, None]).all(1)
+            self._update_map(level, matrix, near, covered, world, away, radii, extent)
+            # Where the next map is read, a shadow of what lies well inside this one is not seen.
+            margin = _MARGIN * 2 * RATIO * extent / SIZE
+            covered = (np.abs(away) + radii[:, None] < extent - margin).all(1)
         return self._stack, np.stack([matrix for matrix, _, _ in plan])
 
-    def _update_map(self, level: int, matrix: np.ndarray, near: np.ndarray, world: np.ndarray,
-                    centers: np.ndarray, radii: np.ndarray, extent: float) -> None:
+    def _update_map(self, level: int, matrix: np.ndarray, near: np.ndarray, covered: np.ndarray,
+                    world: np.ndarray, centers: np.ndarray, radii: np.ndarray, extent: float
+                    ) -> None:
         here = self.maps[level]
         if (here is None or (self._still == 0)[~here.moving].any()
                 or not np.array_equal(here.matrix, matrix)):
@@ -133,7 +140,7 @@ class SunShadows:
         for y0, y1, x0, x1 in here.dirty:
             here.full[y0:y1, x0:x1] = here.rest[y0:y1, x0:x1]
         here.dirty = []
-        movers = np.flatnonzero(near & here.moving)
+        movers = np.flatnonzero(near & here.moving & ~covered)
         if not len(movers):
             return
         texel = SIZE / (2 * extent)
