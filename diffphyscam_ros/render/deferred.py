@@ -29,11 +29,13 @@ from diffphyscam_ros.render.lighting import (
     add_light,
     fill_sunlit,
     fill_vectors,
+    occlude_reflection,
     see_sky,
     sky_diffuse,
     sky_reflected,
     sky_shaded,
 )
+from diffphyscam_ros.render.pack import OCCLUDED
 from diffphyscam_ros.render.shadow import SIZE as SHADOW_SIZE
 from diffphyscam_ros.render.surface import (
     apply_texture,
@@ -92,6 +94,7 @@ def _shade_rows(first, step, triangle, tri, tri_instance, clip, world, normals, 
                 if occlusion.size > 0:
                     for i in range(count):
                         table[OCCLUSION + i] = occlusion[y, x0 + i]
+                occluded = occlusion.size > 0
                 stop = 0
                 while stop < count:
                     start = stop
@@ -103,6 +106,7 @@ def _shade_rows(first, step, triangle, tri, tri_instance, clip, world, normals, 
                     v0, v1, v2 = tri[t, 0], tri[t, 1], tri[t, 2]
                     instance = tri_instance[t]
                     material = instance_material[instance]
+                    occluded |= textures[material, OCCLUDED] == 1
                     side = triangle_setup(clip, v0, v1, v2, HALF * np.float64(width),
                                           HALF * np.float64(height), setup)
                     if side == 0:
@@ -142,6 +146,8 @@ def _shade_rows(first, step, triangle, tri, tri_instance, clip, world, normals, 
                 sky_diffuse(table, irradiance)
                 sky_reflected(table, whole, seen, count, env_texels, env_offsets, env_sizes,
                               env_bands, lobe)
+                if occluded:
+                    occlude_reflection(table)
                 sky_shaded(table)
                 if sun[7] > 0:
                     fill_sunlit(table, whole, seen, count, sun, sun_maps, SHADOW_SIZE,

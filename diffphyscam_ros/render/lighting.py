@@ -11,6 +11,7 @@ from diffphyscam_ros.render.brdf import schlick_weight_nb as schlick_weight
 from diffphyscam_ros.render.brdf import smith_visibility_nb as smith_visibility
 from diffphyscam_ros.render.brdf import specular_f0_nb as specular_f0
 from diffphyscam_ros.render.brdf import specular_f90_nb as specular_f90
+from diffphyscam_ros.render.brdf import specular_occlusion_nb as specular_occlusion
 from diffphyscam_ros.render.chunk import (
     ALBEDO_F0,
     ALBEDO_F90,
@@ -200,6 +201,14 @@ def sky_reflected(table, whole, seen, count, texels, offsets, sizes, bands, lobe
                 n_v * nz - vz, table[BAND_1 + i], table[BAND_2 + i], table[BAND_3 + i],
                 table[BAND_4 + i], table[BAND_5 + i])
             table[SKY_R + c * CHUNK + i] = max(table[TEXEL + 4 * i + c] + lacking, ZERO)
+
+
+@inline
+def occlude_reflection(table):
+    """Turn the share of the sky's diffuse light, once used, into that of its reflection."""
+    for i in range(CHUNK):
+        share = specular_occlusion(table[OCCLUSION + i], table[N_V + i], table[ROUGH + i])
+        table[OCCLUSION + i] = min(max(share, ZERO), ONE)
 
 
 @inline

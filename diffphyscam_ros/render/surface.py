@@ -27,6 +27,7 @@ from diffphyscam_ros.render.chunk import (
     NX,
     NY,
     NZ,
+    OCCLUSION,
     PROBES,
     ROUGH,
     SPECULAR,
@@ -285,6 +286,7 @@ def apply_texture(table, count, slot, tangent, hand):
         for i in range(count):
             table[ROUGH + i] = table[TEXEL + 4 * i]
             table[METAL + i] = table[TEXEL + 4 * i + 1]
+            table[OCCLUSION + i] = table[TEXEL + 4 * i + 2]
             table[LAYER + i] = table[TEXEL + 4 * i] * LAYER_STEPS
     elif slot == EMISSION_TEXTURE:
         for i in range(count):
