@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import cv2
+import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.kernels import kernel
 from diffphyscam_ros.render import ops
 from diffphyscam_ros.render.cpu.visibility import depth_map
 from diffphyscam_ros.render.pack import pack_geometry
@@ -88,16 +90,30 @@ def sky_share(scene: Scene, points: np.ndarray, normals: np.ndarray, *, directio
         basis[2] = -basis[2]
         clip[:, :3] = (world - middle) @ (basis.T / radius)
         depths = depth_map(clip, triangles, _MAP, _MAP)
-        cosine = normals @ direction
-        facing = np.flatnonzero(cosine > 0)
-        sine = np.sqrt(np.maximum(1 - cosine[facing] ** 2, 0))
-        shifted = relative[facing] + normals[facing] * (NORMAL_OFFSET * texel * sine)[:, None]
-        x, y, z = (shifted @ (basis.T / radius)).T
-        column, row = (((c + 1) * (_MAP / 2)).astype(np.int64).clip(0, _MAP - 1) for c in (x, y))
-        clear = depths[row, column] >= z - texel / radius
-        seen[facing] += cosine[facing] * clear
-        total[facing] += cosine[facing]
+        _add_clear(depths, relative, normals, direction, basis / radius, texel, seen, total)
     return seen / np.maximum(total, 1e-12)
+
+
+@kernel
+def _add_clear(depths, points, normals, direction, rows, texel, seen, total):
+    """Add the cosine to ``direction`` to ``total`` (N,), to ``seen`` where nothing hides it."""
+    size = depths.shape[0]
+    bias = texel * np.sqrt(rows[2, 0] ** 2 + rows[2, 1] ** 2 + rows[2, 2] ** 2)
+    for n in numba.prange(len(points)):
+        nx, ny, nz = normals[n, 0], normals[n, 1], normals[n, 2]
+        cosine = nx * direction[0] + ny * direction[1] + nz * direction[2]
+        if cosine > 0:
+            shift = NORMAL_OFFSET * texel * np.sqrt(max(1 - cosine * cosine, 0.0))
+            px, py, pz = (points[n, 0] + shift * nx, points[n, 1] + shift * ny,
+                          points[n, 2] + shift * nz)
+            x = rows[0, 0] * px + rows[0, 1] * py + rows[0, 2] * pz
+            y = rows[1, 0] * px + rows[1, 1] * py + rows[1, 2] * pz
+            z = rows[2, 0] * px + rows[2, 1] * py + rows[2, 2] * pz
+            column = min(max(int((x + 1) * (size // 2)), 0), size - 1)
+            row = min(max(int((y + 1) * (size // 2)), 0), size - 1)
+            total[n] += cosine
+            if depths[row, column] >= z - bias:
+                seen[n] += cosine
 
 
 def _spiral(count: int) -> np.ndarray:
