@@ -1,13 +1,16 @@
 """
-The renderer alone: default scene, gradients, batches, growth with triangles, against Mitsuba.
+The renderer alone: default scene, gradients, batches, growth with triangles, and two others.
 
-Times are the least of several repeats, wall clock and processor time of all threads (the second
-does not depend on what else the machine does).
+PyBullet's TinyRenderer draws the same world and view, with and without shadows; Mitsuba 3 the
+same mesh, sun, sky and view, so that its picture is ours (how nearly, is printed). Times are the
+least of several repeats, wall clock and processor time of all threads (the second does not depend
+on what else the machine does); ratios are of one run.
 """
 
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
+import math
 import time
 
 import numpy as np
@@ -20,6 +23,7 @@ from diffphyscam_ros.render.view import View
 from diffphyscam_ros.scene.material import Material
 from diffphyscam_ros.scene.mesh import Mesh
 from diffphyscam_ros.scene.scene import Instance, Scene
+from diffphyscam_ros.scene.tiny import add_textures, tiny_render
 from diffphyscam_ros.scene.world import World
 
 
@@ -68,64 +72,134 @@ def asking(scene: Scene) -> Scene:
     return replace(scene, materials=(first, *scene.materials[1:]))
 
 
-def against_mitsuba(repeats: int) -> None:
-    """Path tracing, depth 2, one sample a pixel: the least that shows sun, sky and shadows."""
+class Table:
+    """Rows as they are measured, and ratios of them."""
+
+    def __init__(self, repeats: int) -> None:
+        self.repeats = repeats
+        self.rows: dict[str, tuple[float, float]] = {}
+        print(f'{"renderer":46} {"wall/ms":>9} {"CPU/ms":>9}')
+
+    def row(self, label: str, function: Callable[[], object], *, few: bool = False) -> None:
+        """Measure and print; ``few`` repeats for what takes long."""
+        times = least(function, max(self.repeats // 5, 3) if few else self.repeats)
+        self.rows[label] = times
+        print(f'{label:46} {times[0]:9.1f} {times[1]:9.1f}', flush=True)
+
+    def ratio(self, label: str, above: str, below: str, factor: float = 1.0) -> None:
+        """Print ``factor * above / below``, wall and processor time."""
+        a, b = self.rows[above], self.rows[below]
+        print(f'  {label:44} {factor * a[0] / b[0]:8.2f}x {factor * a[1] / b[1]:8.2f}x')
+
+
+def default_scene(table: Table) -> None:
+    """The default course: two sizes, TinyRenderer, a batch, gradients."""
+    with World.load('course') as world:
+        scene, pose = world.scene, invert(world.T_world_optical(world.cameras[0]).float())
+        renderer, T = Renderer(scene, device='cpu'), world.transforms()
+        add_textures(world)
+        for size in ((480, 640), (720, 1280)):
+            view, name = View(camera(size), pose, size), f'{size[1]} x {size[0]}'
+            table.row(f'default scene, {name}',
+                      lambda view=view: renderer.render(view, T_world_instance=T))
+            for shadows in (True, False):
+                label = f'TinyRenderer, {name}, {"with" if shadows else "no"} shadows'
+                table.row(label, lambda view=view, on=shadows: tiny_render(world, view,
+                                                                           shadows=on), few=True)
+                table.ratio('its time over ours', label, f'default scene, {name}')
+        one, four = (View(camera((240, 320)), pose.expand(n, 4, 4), (240, 320)) for n in (1, 4))
+        table.row('default scene, 1 view of 320 x 240',
+                  lambda: renderer.render(one, T_world_instance=T))
+        table.row('default scene, batch of 4 views',
+                  lambda: renderer.render(four, T_world_instance=T))
+        table.ratio('a view of the batch over one alone', 'default scene, batch of 4 views',
+                    'default scene, 1 view of 320 x 240', 0.25)
+        small, wanted = View(camera((240, 320)), pose, (240, 320)), asking(scene)
+        table.row('with gradients, forward, 320 x 240',
+                  lambda: renderer.render(small, scene=wanted, T_world_instance=T), few=True)
+        table.row('with gradients, forward and backward', lambda: renderer.render(
+            small, scene=wanted, T_world_instance=T).radiance.sum().backward(), few=True)
+        table.ratio('forward and backward over forward', 'with gradients, forward and backward',
+                    'with gradients, forward, 320 x 240')
+
+
+def growth(table: Table) -> None:
+    """Ten times the triangles, twice; then forward and backward of the first two."""
+    eye = invert(look_at(torch.tensor([-4., 0., 2.]), torch.zeros(3)))
+    view = View(camera((480, 640)), eye, (480, 640))
+    counts = ('10,000', '100,000', '1,000,000')
+    for count in counts:
+        hills = terrain(int(count.replace(',', '')))
+        renderer = Renderer(hills, device='cpu')
+        table.row(f'{count} triangles, 640 x 480',
+                  lambda r=renderer: r.render(view), few=count == counts[2])
+        if count != counts[2]:
+            table.row(f'{count} triangles, forward and backward',
+                      lambda r=renderer, s=asking(hills):
+                      r.render(view, scene=s).radiance.sum().backward(), few=True)
+    for few, many in zip(counts, counts[1:], strict=False):
+        table.ratio(f'{many} over {few}', f'{many} triangles, 640 x 480',
+                    f'{few} triangles, 640 x 480')
+
+
+def against_mitsuba(table: Table) -> None:
+    """Path tracing without bounces: sun, sky and shadows on the same matt ground."""
     try:
         import mitsuba as mi
     except ImportError:
-        print('mitsuba is not installed')
+        print('Mitsuba is not installed: no comparison; pip install mitsuba for it.')
         return
     mi.set_variant('scalar_rgb')
-    scene, size = terrain(10_000), (480, 640)
-    mesh = scene.meshes[0]
-    theirs = mi.Mesh('terrain', len(mesh.positions), len(mesh.triangles))
+    hills, size, eye = terrain(10_000), (240, 320), (-4., 0., 2.)
+    scene = replace(hills, materials=(replace(hills.materials[0], specular=0.0),))
+    mesh, sun = scene.meshes[0], scene.sun
+    bsdf = mi.Properties()
+    bsdf['bsdf'] = mi.load_dict({'type': 'twosided', 'inner': {
+        'type': 'diffuse', 'reflectance': {'type': 'rgb', 'value': 0.5}}})
+    theirs = mi.Mesh('terrain', len(mesh.positions), len(mesh.triangles), props=bsdf,
+                     has_vertex_normals=True)
     parameters = mi.traverse(theirs)
     parameters['vertex_positions'] = mesh.positions.numpy().ravel()
+    parameters['vertex_normals'] = mesh.normals.numpy().ravel()
     parameters['faces'] = mesh.triangles.numpy().astype(np.uint32).ravel()
     parameters.update()
+    T = mi.ScalarTransform4f
+    # Mitsuba's map has +y up and its middle column along +z; ours has +z up and +x there.
+    turn = T(np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], float))
     world = mi.load_dict({
         'type': 'scene', 'integrator': {'type': 'path', 'max_depth': 2}, 'mesh': theirs,
-        'sky': {'type': 'constant'},
-        'sun': {'type': 'directional', 'direction': scene.sun.direction.tolist()},
-        'sensor': {'type': 'perspective', 'fov': 74,
-                   'to_world': mi.ScalarTransform4f().look_at([-4, 0, 2], [0, 0, 0], [0, 0, 1]),
-                   'film': {'type': 'hdrfilm', 'width': size[1], 'height': size[0]}}})
-    wall, used = least(lambda: np.array(mi.render(world, spp=1)), max(repeats // 4, 2))
-    print(f'{"Mitsuba scalar_rgb, 1 sample, 10k triangles":46} {wall:9.1f} {used:9.1f}')
+        'sky': {'type': 'envmap', 'to_world': turn,
+                'bitmap': mi.Bitmap(scene.environment.radiance.numpy().astype(np.float32))},
+        'sun': {'type': 'directional', 'direction': sun.direction.tolist(),
+                'irradiance': {'type': 'rgb', 'value': sun.irradiance.tolist()}},
+        'sensor': {'type': 'perspective', 'fov_axis': 'x',
+                   'fov': math.degrees(2 * math.atan(0.5 / 0.66)),
+                   'to_world': T().look_at(list(eye), [0, 0, 0], [0, 0, 1]),
+                   'film': {'type': 'hdrfilm', 'width': size[1], 'height': size[0],
+                            'rfilter': {'type': 'box'}, 'pixel_format': 'rgb'}}})
+    view = View(camera(size), invert(look_at(torch.tensor(eye), torch.zeros(3))), size)
+    renderer = Renderer(scene, device='cpu')
+    ours = '10,000 matt triangles, 320 x 240'
+    table.row(ours, lambda: renderer.render(view))
+    picture = renderer.render(view, outputs=('radiance', 'depth'))
+    ground = torch.isfinite(picture.depth).numpy()
+    for samples in (1, 16):
+        label = f'Mitsuba scalar_rgb, the same, {samples} a pixel'
+        table.row(label, lambda n=samples: np.array(mi.render(world, spp=n)), few=True)
+        table.ratio('its time over ours', label, ours)
+        difference = np.array(mi.render(world, spp=samples)) - picture.radiance.numpy()
+        root = np.sqrt((difference[ground] ** 2).mean()) / picture.radiance.numpy()[ground].mean()
+        print(f'  {"root mean square difference on the ground":44} {100 * root:8.1f}%')
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--repeats', type=int, default=20)
-    repeats = parser.parse_args().repeats
-    print(f'{"renderer":46} {"wall/ms":>9} {"CPU/ms":>9}')
-
-    def row(label: str, function: Callable[[], object], few: bool = False) -> None:
-        wall, used = least(function, max(repeats // 5, 3) if few else repeats)
-        print(f'{label:46} {wall:9.1f} {used:9.1f}', flush=True)
-
-    with World.load('course') as world:
-        scene, pose = world.scene, invert(world.T_world_optical(world.cameras[0]).float())
-        renderer, T = Renderer(scene, device='cpu'), world.transforms()
-        for size in ((480, 640), (720, 1280)):
-            view = View(camera(size), pose, size)
-            row(f'default scene, {size[1]} x {size[0]}',
-                lambda view=view: renderer.render(view, T_world_instance=T))
-        four = View(camera((240, 320)), pose.expand(4, 4, 4), (240, 320))
-        row('default scene, 4 views of 320 x 240',
-            lambda: renderer.render(four, T_world_instance=T))
-        small, wanted = View(camera((240, 320)), pose, (240, 320)), asking(scene)
-        row('... with gradients, forward, 320 x 240',
-            lambda: renderer.render(small, scene=wanted, T_world_instance=T), few=True)
-        row('... forward and backward', lambda: renderer.render(
-            small, scene=wanted, T_world_instance=T).radiance.sum().backward(), few=True)
-    eye = invert(look_at(torch.tensor([-4., 0., 2.]), torch.zeros(3)))
-    for count in (10_000, 100_000, 1_000_000):
-        view, hills = View(camera((480, 640)), eye, (480, 640)), terrain(count)
-        renderer = Renderer(hills, device='cpu')
-        row(f'{count:,} triangles, 640 x 480', lambda r=renderer, v=view: r.render(v))
-    against_mitsuba(repeats)
+    table = Table(parser.parse_args().repeats)
+    default_scene(table)
+    growth(table)
+    against_mitsuba(table)
 
 
 if __name__ == '__main__':

@@ -11,115 +11,38 @@ Mitsuba's picture by the ratio of the two albedos, integrated here.
 """
 
 from dataclasses import replace
-import math
 
 import numpy as np
 import pytest
 import torch
 
-from diffphyscam_ros.geometry import invert, look_at
-from diffphyscam_ros.render.environment import equirect_directions, lobe_table
+from diffphyscam_ros.render.environment import lobe_table
 from diffphyscam_ros.render.renderer import Renderer
-from diffphyscam_ros.render.view import View
-from diffphyscam_ros.scene.light import DirectionalLight, Environment
-from diffphyscam_ros.scene.material import Material
+from diffphyscam_ros.scene.light import DirectionalLight
 from diffphyscam_ros.scene.mesh import Mesh
 from diffphyscam_ros.scene.scene import Instance, Scene
 
-mi = pytest.importorskip('mitsuba', reason='the test extra mitsuba is not installed')
+pytest.importorskip('mitsuba', reason='the test extra mitsuba is not installed')
 trimesh = pytest.importorskip('trimesh')
 
-SIZE = 40
-FOCAL = 60.0
-EYE = (2.2, -1.4, 0.9)
-
-
-@pytest.fixture(scope='module', autouse=True)
-def variant() -> None:
-    mi.set_variant('scalar_rgb')
-
-
-def environment(height: int = 128) -> Environment:
-    """A bright window, a warm ground and a blue sky, all soft."""
-    d, _ = equirect_directions(height, 2 * height)
-    window = torch.nn.functional.normalize(torch.tensor([0.7, -0.6, 0.5]), dim=0)
-    lobe = torch.exp(3 * (d @ window - 1))[..., None] * torch.tensor([2., 1.8, 1.5])
-    sky = torch.sigmoid(6 * d[..., 2:])
-    side = 0.5 + 0.5 * torch.sin(3 * torch.atan2(d[..., 1:2], d[..., :1]))
-    return Environment(lobe + sky * torch.tensor([0.3, 0.5, 0.9])
-                       + (1 - sky) * torch.tensor([0.4, 0.3, 0.2]) * (0.5 + side))
-
-
-def mesh_of(shape: 'trimesh.Trimesh', *, flat: bool = False) -> Mesh:
-    if flat:
-        shape.unmerge_vertices()
-    positions = torch.tensor(np.array(shape.vertices), dtype=torch.float32)
-    return Mesh(positions, torch.tensor(np.array(shape.faces), dtype=torch.int32),
-                torch.tensor(np.array(shape.vertex_normals), dtype=torch.float32),
-                torch.zeros(len(positions), 2))
-
-
-def plain(color: tuple[float, float, float], roughness: float = 1.0, metallic: float = 0.0,
-          specular: float = 1.0) -> Material:
-    return Material(torch.tensor(color)[None, None], torch.full((1, 1, 1), roughness),
-                    torch.full((1, 1, 1), metallic), specular=specular)
-
-
-def view(size: int = SIZE, focal: float = FOCAL, eye: tuple = EYE, target: tuple = (0, 0, 0)
-         ) -> View:
-    K = torch.tensor([[focal, 0, (size - 1) / 2], [0, focal, (size - 1) / 2], [0, 0, 1]])
-    return View(K, invert(look_at(torch.tensor(eye), torch.tensor(target, dtype=torch.float32))),
-                (size, size))
-
-
-def mitsuba_mesh(mesh: Mesh, bsdf: dict, tmp_path) -> dict:
-    path = tmp_path / f'mesh_{len(list(tmp_path.iterdir()))}.ply'
-    trimesh.Trimesh(mesh.positions.numpy(), mesh.triangles.numpy(), process=False,
-                    vertex_normals=mesh.normals.numpy()).export(path, vertex_normal=True)
-    return {'type': 'ply', 'filename': str(path), 'bsdf': {'type': 'twosided', 'inner': bsdf}}
-
-
-def mitsuba_render(shapes: list[dict], emitters: list[dict], *, spp: int, size: int = SIZE,
-                   focal: float = FOCAL, eye: tuple = EYE, target: tuple = (0, 0, 0),
-                   depth: int = 2) -> np.ndarray:
-    T = mi.ScalarTransform4f
-    scene = {
-        'type': 'scene', 'integrator': {'type': 'path', 'max_depth': depth},
-        'sensor': {
-            'type': 'perspective', 'fov_axis': 'x',
-            'fov': math.degrees(2 * math.atan(size / (2 * focal))),
-            'to_world': T().look_at(origin=list(eye), target=list(target), up=[0, 0, 1]),
-            'film': {'type': 'hdrfilm', 'width': size, 'height': size,
-                     'rfilter': {'type': 'box'}, 'pixel_format': 'rgb'},
-            'sampler': {'type': 'multijitter', 'sample_count': spp}}}
-    scene |= {f'shape{k}': s for k, s in enumerate(shapes)}
-    scene |= {f'light{k}': e for k, e in enumerate(emitters)}
-    return np.array(mi.render(mi.load_dict(scene), spp=spp, seed=1))
-
-
-def mitsuba_environment(env: Environment) -> dict:
-    # Mitsuba's map has +y up and its middle column along +z; ours has +z up and +x there.
-    matrix = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], float)
-    return {'type': 'envmap', 'to_world': mi.ScalarTransform4f(matrix),
-            'bitmap': mi.Bitmap(env.radiance.numpy().astype(np.float32))}
+from mitsuba_support import (  # noqa: E402
+    environment,
+    FOCAL,
+    mesh_of,
+    mitsuba_environment,
+    mitsuba_mesh,
+    mitsuba_render,
+    ours,
+    plain,
+    SIZE,
+    sun_emitter,
+    view,
+)
 
 
 @pytest.fixture(scope='module')
 def sphere() -> Mesh:
     return mesh_of(trimesh.creation.icosphere(5, 0.6))
-
-
-def ours(mesh: Mesh, material: Material, env: Environment | None,
-         sun: DirectionalLight | None = None) -> tuple[np.ndarray, np.ndarray]:
-    scene = Scene((mesh,), (material,), (Instance(0, 0),), torch.eye(4)[None], env, sun)
-    frame = Renderer(scene, device='cpu').render(view(), outputs=('radiance', 'instance'))
-    hit = (frame.instance >= 0).numpy()
-    # A pixel on the rim is part background in both pictures; compare the object.
-    inside = hit.copy()
-    for axis in (0, 1):
-        for shift in (-1, 1):
-            inside &= np.roll(hit, shift, axis)
-    return frame.radiance.numpy(), inside
 
 
 def correlated_over_separable(alpha: float, n_v: np.ndarray) -> np.ndarray:
@@ -215,11 +138,6 @@ def test_rough_dielectric(sphere: Mesh, tmp_path, roughness: float) -> None:
     assert psnr(image, reference, inside) > 35
 
 
-def sun_emitter(sun: DirectionalLight) -> dict:
-    return {'type': 'directional', 'direction': sun.direction.tolist(),
-            'irradiance': {'type': 'rgb', 'value': sun.irradiance.tolist()}}
-
-
 @pytest.mark.parametrize('roughness', [0.3, 0.7])
 def test_sun_on_a_conductor(sphere: Mesh, tmp_path, roughness: float) -> None:
     """
@@ -270,74 +188,3 @@ def test_sun_shadow_on_the_ground(tmp_path) -> None:
     assert distance[(mine != true) & on_ground].max(initial=0) <= 1.5
     lit = ~mine & ~true & on_ground & (distance > 2)
     assert np.abs(frame.radiance.numpy() / np.maximum(reference, 1e-9) - 1)[lit].max() < 0.01
-
-
-def slope(of, x: np.ndarray, k: int, step: float) -> float:
-    low, high = x.copy(), x.copy()
-    low[k] -= step
-    high[k] += step
-    return (of(high) - of(low)) / (2 * step)
-
-
-WEIGHT = torch.linspace(0.5, 1.5, SIZE)[None, :, None]
-
-
-def test_slopes_against_finite_differences_of_mitsuba(sphere: Mesh, tmp_path) -> None:
-    """
-    The slope of a weighted mean: ours by backward, Mitsuba's by differences of its renders.
-
-    Mitsuba repeats its random numbers, so the noise of a difference is that of the slope; 5 %
-    covers it and the pixel filter (we shade once per pixel, it integrates).
-    """
-    direction = torch.tensor([-0.6, 0.3, -0.7])
-
-    def sun_at(tilt: torch.Tensor) -> DirectionalLight:
-        turned = direction + tilt * torch.tensor([1., 0., 0.])
-        return DirectionalLight(turned / turned.norm(), torch.full((3,), 3.0))
-
-    values = torch.tensor([0.7, 0.5, 0.0])
-    base, roughness, tilt = parameters = [v.clone().requires_grad_(True) for v in values]
-    material = Material(base.expand(1, 1, 3), roughness.expand(1, 1, 1), torch.ones(1, 1, 1))
-    scene = Scene((sphere,), (material,), (Instance(0, 0),), torch.eye(4)[None], None,
-                  sun_at(tilt))
-    loss = (Renderer(scene, device='cpu').render(view()).radiance * WEIGHT).mean()
-    gradient = torch.autograd.grad(loss, parameters)
-
-    def theirs(x: np.ndarray) -> float:
-        # Schlick's rise towards white is not in Mitsuba's coloured mirror: below 1 % here, where
-        # eye and sun stand on one side.
-        bsdf = {'type': 'roughconductor', 'material': 'none', 'distribution': 'ggx',
-                'alpha': float(x[1]) ** 2,
-                'specular_reflectance': {'type': 'rgb', 'value': float(x[0])}}
-        image = mitsuba_render([mitsuba_mesh(sphere, bsdf, tmp_path)],
-                               [sun_emitter(sun_at(torch.tensor(x[2])))], spp=196)
-        return float((torch.from_numpy(image) * WEIGHT).mean())
-
-    for k, step in enumerate((0.05, 0.02, 0.05)):
-        assert float(gradient[k]) == pytest.approx(slope(theirs, values.numpy(), k, step),
-                                                   rel=0.05)
-
-
-def test_slope_of_the_pose_against_mitsuba(tmp_path) -> None:
-    """
-    A sphere moved sideways: shading and outline move.
-
-    Edges are longer than a pixel, as antialiasing sees only outlines of the triangles that
-    pixels see. It estimates coverage from one crossing a pixel, good to some 10 %.
-    """
-    ball, env = mesh_of(trimesh.creation.icosphere(2, 0.6)), environment()
-    shift = torch.zeros(3, requires_grad=True)
-    T = torch.eye(4) + torch.nn.functional.pad(shift[:, None], (3, 0, 0, 1))
-    scene = Scene((ball,), (plain((0.7, 0.7, 0.7), specular=0.0),), (Instance(0, 0),), T[None],
-                  env)
-    loss = (Renderer(scene, device='cpu').render(view()).radiance * WEIGHT).mean()
-    loss.backward()
-
-    def theirs(x: np.ndarray) -> float:
-        moved = replace(ball, positions=ball.positions + torch.tensor(x).float())
-        bsdf = {'type': 'diffuse', 'reflectance': {'type': 'rgb', 'value': 0.7}}
-        image = mitsuba_render([mitsuba_mesh(moved, bsdf, tmp_path)], [mitsuba_environment(env)],
-                               spp=256)
-        return float((torch.from_numpy(image) * WEIGHT).mean())
-
-    assert float(shift.grad[1]) == pytest.approx(slope(theirs, np.zeros(3), 1, 0.03), rel=0.2)

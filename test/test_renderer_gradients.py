@@ -1,9 +1,9 @@
 """
 The renderer's gradients against central differences of its own forward pass, in float64.
 
-Each parameter alone, on a scene where no silhouette or shadow edge moves across a pixel within
-the step, so that the loss is smooth; central differences with step h then differ from the
-derivative by O(h^2), far below the tolerance of 1e-3.
+Each parameter alone and all together, on a scene where no silhouette or shadow edge moves across
+a pixel within the step, so that the loss is smooth; central differences with step h then differ
+from the derivative by O(h^2), far below the tolerance of 1e-3.
 """
 
 from dataclasses import replace
@@ -47,7 +47,7 @@ def scene_and_view() -> tuple[Scene, View]:
         return low + (high - low) * coarse
 
     material = Material(rand(8, 8, 3), rand(4, 4, 1, low=0.35, high=0.7), rand(1, 1, 1),
-                        emission=rand(1, 1, 3, high=0.3),
+                        emission=rand(1, 1, 3, high=0.3), occlusion=rand(4, 4, 1),
                         normal=torch.nn.functional.normalize(
                             rand(4, 4, 3, low=-0.1, high=0.1)
                             + torch.tensor([0., 0., 1.], dtype=torch.float64), dim=-1))
@@ -97,6 +97,8 @@ PARAMETERS = {
                    lambda s, v, x: (with_material(s, normal=x), v)),
     'emission': (lambda s, v: s.materials[0].emission,
                  lambda s, v, x: (with_material(s, emission=x), v)),
+    'occlusion': (lambda s, v: s.materials[0].occlusion,
+                  lambda s, v, x: (with_material(s, occlusion=x), v)),
     'environment': (lambda s, v: s.environment.radiance,
                     lambda s, v, x: (replace(s, environment=Environment(x)), v)),
     'sun direction': (lambda s, v: s.sun.direction,
@@ -120,30 +122,36 @@ def world() -> tuple[Scene, View, Renderer, torch.Tensor]:
     return scene, view, Renderer(scene, device='cpu'), weight
 
 
-@pytest.mark.parametrize('name', PARAMETERS)
-def test_gradient_is_the_slope(world: tuple, name: str) -> None:
+@pytest.mark.parametrize('names', [*[(name,) for name in PARAMETERS], tuple(PARAMETERS)],
+                         ids=[*PARAMETERS, 'all together'])
+def test_gradient_is_the_slope(world: tuple, names: tuple[str, ...]) -> None:
     scene, view, renderer, weight = world
-    start, apply = PARAMETERS[name]
-    x0 = start(scene, view).detach().clone()
+    start = [PARAMETERS[name][0](scene, view).detach().clone() for name in names]
 
-    def loss(x: torch.Tensor) -> torch.Tensor:
-        s, v = apply(scene, view, x)
+    def loss(values: list[torch.Tensor]) -> torch.Tensor:
+        s, v = scene, view
+        for name, x in zip(names, values, strict=True):
+            s, v = PARAMETERS[name][1](s, v, x)
         return (renderer.render(v, scene=s).radiance * weight).sum()
 
-    def value(x: torch.Tensor) -> float:
-        return float(loss(x.requires_grad_(True)).detach())
+    def value(step: float) -> float:
+        return float(loss([(x + step * d).requires_grad_(True)
+                           for x, d in zip(start, directions, strict=True)]).detach())
 
-    x = x0.clone().requires_grad_(True)
-    gradient, = torch.autograd.grad(loss(x), x)
-    assert torch.isfinite(gradient).all()
-    g = torch.Generator().manual_seed(len(name))
-    direction = torch.randn(x0.shape, generator=g, dtype=torch.float64)
-    if name == 'camera matrix':
-        direction = direction * torch.tensor([[1., 0, 1], [0, 1, 1], [0, 0, 0]])
+    leaves = [x.clone().requires_grad_(True) for x in start]
+    gradients = torch.autograd.grad(loss(leaves), leaves)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    directions = []
+    for name, x in zip(names, start, strict=True):
+        g = torch.Generator().manual_seed(len(name))
+        direction = torch.randn(x.shape, generator=g, dtype=torch.float64)
+        if name == 'camera matrix':
+            direction = direction * torch.tensor([[1., 0, 1], [0, 1, 1], [0, 0, 0]])
+        directions.append(direction)
     h = 1e-6
-    slopes = [(value(x0 + s * h * direction) - value(x0 - s * h * direction)) / (2 * s * h)
-              for s in (1.0, 0.5)]
+    slopes = [(value(s * h) - value(-s * h)) / (2 * s * h) for s in (1.0, 0.5)]
     expected = slopes[1]
     # The two steps agree unless a kink (a texel border) lies in between; the scene has few.
     assert np.isclose(slopes[0], slopes[1], rtol=1e-3, atol=1e-6)
-    assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    found = sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True))
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)

@@ -12,6 +12,7 @@ from diffphyscam_ros.kernels import inline
 
 ONE = np.float32(1)
 HALF = np.float32(0.5)
+TWO, _SIXTEEN = np.float32(2), np.float32(16)
 PI = np.float32(np.pi)
 #: Reflectance of a dielectric at normal incidence (index of refraction 1.5).
 DIELECTRIC_F0 = np.float32(0.04)
@@ -58,6 +59,19 @@ def diffuse_color(base_color, metallic):
     return base_color * (ONE - metallic)
 
 
+def specular_occlusion(occlusion, n_v, roughness):
+    """
+    Share of a reflection that arrives where the share ``occlusion`` of diffuse light does.
+
+    Lagarde and de Rousiers, "Moving Frostbite to physically based rendering", SIGGRAPH 2014
+    course, listing 26; the caller clamps it to [0, 1]. An approximation by eye, for one number
+    does not say in which directions the sky is hidden: a rough lobe loses what diffuse light
+    does, a narrow one that leaves steeply loses less; 0 stays 0 and 1 stays 1.
+    """
+    exponent = TWO ** (-_SIXTEEN * roughness * roughness - ONE)
+    return (n_v + occlusion) ** exponent - ONE + occlusion
+
+
 def band_correction(bx, by, bz, xx, yy, xy, xz, yz, nx, ny, nz, tx, ty, tz, k1, k2, k3, k4, k5):
     """
     What a filtered map lacks of one colour's reflection, see ``environment.lobe_table``.
@@ -81,4 +95,5 @@ smith_visibility_nb = inline(smith_visibility)
 schlick_weight_nb = inline(schlick_weight)
 specular_f0_nb = inline(specular_f0)
 specular_f90_nb = inline(specular_f90)
+specular_occlusion_nb = inline(specular_occlusion)
 diffuse_color_nb = inline(diffuse_color)

@@ -42,10 +42,11 @@ from diffphyscam_ros.render.chunk import (
     WHOLE_SIZE,
 )
 from diffphyscam_ros.render.direct_light import add_light, fill_sunlit
-from diffphyscam_ros.render.pack import BASE_TEXTURE, NORMAL_TEXTURE
+from diffphyscam_ros.render.pack import BASE_TEXTURE, NORMAL_TEXTURE, OCCLUDED
 from diffphyscam_ros.render.shadow import SIZE as SHADOW_SIZE
 from diffphyscam_ros.render.sky_light import (
     fill_vectors,
+    occlude_reflection,
     see_sky,
     sky_diffuse,
     sky_reflected,
@@ -70,7 +71,7 @@ def _shade_rows(first, triangle, tri, tri_instance, clip, world, normals, uvs,
                 colors, instance_material, instance_colored, instance_flip,
                 constants, textures, texels, offsets, sizes, rays, eye_pixel_angle,
                 sun, sun_maps, sun_matrices, lights, irradiance, env_texels,
-                env_offsets, env_sizes, env_bands, lobe, occlusion, radiance,
+                env_offsets, env_sizes, env_bands, lobe, radiance,
                 depth_out, normal_out, instance_out):
     """Shade the band of rows from ``first`` on."""
     height, width = triangle.shape
@@ -106,10 +107,8 @@ def _shade_rows(first, triangle, tri, tri_instance, clip, world, normals, uvs,
                     table[OCCLUSION + k] = ONE
                     whole[MATERIAL + k] = -1
                     whole[TEXTURE + k] = -1
-                if occlusion.size > 0:
-                    for i in range(count):
-                        table[OCCLUSION + i] = occlusion[y, x0 + i]
                 slots = 0
+                occluded = False
                 stop = 0
                 while stop < count:
                     start = stop
@@ -121,6 +120,7 @@ def _shade_rows(first, triangle, tri, tri_instance, clip, world, normals, uvs,
                     v0, v1, v2 = tri[t, 0], tri[t, 1], tri[t, 2]
                     instance = tri_instance[t]
                     material = instance_material[instance]
+                    occluded |= textures[material, OCCLUDED] == 1
                     side = triangle_setup(clip, v0, v1, v2, HALF * np.float64(width),
                                           HALF * np.float64(height), setup)
                     if side == 0:
@@ -169,6 +169,8 @@ def _shade_rows(first, triangle, tri, tri_instance, clip, world, normals, uvs,
                 sky_diffuse(table, irradiance)
                 sky_reflected(table, whole, texel, seen, count, env_texels, env_offsets, env_sizes,
                               env_bands, lobe)
+                if occluded:
+                    occlude_reflection(table)
                 sky_shaded(table)
                 if sun[7] > 0:
                     fill_sunlit(table, whole, seen, count, sun, sun_maps, SHADOW_SIZE,
@@ -202,7 +204,7 @@ def _shade_rows(first, triangle, tri, tri_instance, clip, world, normals, uvs,
 def shade(triangle, tri, tri_instance, clip, world, normals, uvs, colors, instance_material,
           instance_colored, instance_flip, constants, textures, texels, offsets, sizes,
           rays, eye_pixel_angle, sun, sun_maps, sun_matrices, lights, irradiance, env_texels,
-          env_offsets, env_sizes, env_bands, lobe, occlusion, radiance, depth_out, normal_out,
+          env_offsets, env_sizes, env_bands, lobe, radiance, depth_out, normal_out,
           instance_out):
     """
     Shade an image.
@@ -217,7 +219,6 @@ def shade(triangle, tri, tri_instance, clip, world, normals, uvs, colors, instan
     :param lights: (L, 12) float32; see ``fused.light_table``.
     :param irradiance, env_texels, env_offsets, env_sizes, env_bands: a ``PackedLighting``.
     :param lobe: ``environment.lobe_table``, eight floats a node, flat.
-    :param occlusion: (H, W) of the sky, or empty.
     :param radiance: (H, W, 3) is written, like ``depth_out`` and, unless empty, the others.
     """
     bands = (triangle.shape[0] + BAND - 1) // BAND
@@ -226,4 +227,4 @@ def shade(triangle, tri, tri_instance, clip, world, normals, uvs, colors, instan
                     uvs, colors, instance_material, instance_colored, instance_flip, constants,
                     textures, texels, offsets, sizes, rays, eye_pixel_angle, sun, sun_maps,
                     sun_matrices, lights, irradiance, env_texels, env_offsets, env_sizes,
-                    env_bands, lobe, occlusion, radiance, depth_out, normal_out, instance_out)
+                    env_bands, lobe, radiance, depth_out, normal_out, instance_out)

@@ -17,9 +17,9 @@ from torch import Tensor
 from diffphyscam_ros.geometry import clip_from_optical, invert
 from diffphyscam_ros.render import environment as environments
 from diffphyscam_ros.render import ops, shading
+from diffphyscam_ros.render.appearance import look_up_materials, tangents
 from diffphyscam_ros.render.shading import Points
 from diffphyscam_ros.render.view import View
-from diffphyscam_ros.scene.material import Material
 from diffphyscam_ros.scene.scene import Scene
 
 
@@ -151,13 +151,13 @@ def see(scene: Scene, view: View, layout: Layout, backend: str, *, everywhere: b
         side = _facing(layout, scene, world, triangle, to_eye)
     normal = normal * side
     corners = layout.triangles[triangle].long()
-    base, surface, mapped, emission, specular = look_up_materials(
+    base, surface, mapped, emission, specular, occlusion = look_up_materials(
         scene.materials, layout.material[layout.triangle_instance[triangle]], uv, uv_da, normal,
-        lambda: _tangents(world, uvs, corners, side), backend, everywhere)
+        lambda: tangents(world, uvs, corners, side), backend, everywhere)
     row = T[..., 2, :].expand(len(rast), 4)[pixels // (height * width)]
     depth = (row[:, :3] * position).sum(-1) + row[:, 3]
     points = Points(position, mapped, to_eye, base * color, surface[:, :1], surface[:, 1:],
-                    specular, emission)
+                    specular, emission, occlusion)
     return Surface(rast, clip, world, pixels, triangle, points, depth, uv, uv_da)
 
 
@@ -169,72 +169,6 @@ def _facing(layout: Layout, scene: Scene, world: Tensor, triangle: Tensor, to_ey
     mirrored = torch.linalg.det(scene.T_world_instance[:, :3, :3].to(world)).sign()
     outward = outward * mirrored[layout.triangle_instance][:, None]
     return torch.where(shading.cosine(outward[triangle], to_eye) < 0, -1.0, 1.0).to(world.dtype)
-
-
-def _tangents(world: Tensor, uvs: Tensor, corners: Tensor, side: Tensor
-              ) -> tuple[Tensor, Tensor]:
-    """World direction of growing u (N, 3) and the sign of the bitangent (N, 1)."""
-    e1, e2 = world[corners[:, 1]] - world[corners[:, 0]], world[corners[:, 2]] - world[
-        corners[:, 0]]
-    d1, d2 = uvs[corners[:, 1]] - uvs[corners[:, 0]], uvs[corners[:, 2]] - uvs[corners[:, 0]]
-    flip = torch.where(d1[:, :1] * d2[:, 1:] < d2[:, :1] * d1[:, 1:], -1.0, 1.0).to(e1.dtype)
-    tangent = flip * (e1 * d2[:, 1:] - e2 * d1[:, 1:])
-    return torch.nn.functional.normalize(tangent, dim=-1, eps=1e-15), -flip * side
-
-
-def look_up_materials(materials: tuple[Material, ...], index: Tensor, uv: Tensor, uv_da: Tensor,
-                      normal: Tensor, tangents, backend: str, everywhere: bool
-                      ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Base colour, (roughness, metallic), shading normal, emission, specular weight (N, ...)."""
-    def constant(texture: Tensor | None) -> Tensor:
-        if texture is None:
-            return torch.zeros(3, dtype=uv.dtype, device=uv.device)
-        return texture.to(uv).mean((0, 1))
-
-    def table(name: str) -> Tensor:
-        return torch.stack([constant(getattr(m, name)) for m in materials])[index]
-
-    def textured(texture: Tensor | None) -> bool:
-        return texture is not None and tuple(texture.shape[:2]) != (1, 1)
-
-    def fill(image: Tensor, m: int, texture: Tensor) -> Tensor:
-        texture = texture.to(uv)[None]
-        chosen = index == m
-        if everywhere:
-            found = ops.texture(texture, uv[None, None], uv_da=uv_da[None, None],
-                                backend=backend)[0, 0]
-            return torch.where(chosen[:, None], found, image)
-        rows = torch.nonzero(chosen)[:, 0]
-        found = ops.texture(texture, uv[rows][None, None], uv_da=uv_da[rows][None, None],
-                            backend=backend)[0, 0]
-        return image.index_copy(0, rows, found)
-
-    base, rough, metal, emission = (table(n) for n in ('base_color', 'roughness', 'metallic',
-                                                       'emission'))
-    specular = torch.tensor([[m.specular] for m in materials], dtype=uv.dtype,
-                            device=uv.device)[index]
-    bumps = torch.zeros_like(normal)
-    bumps[:, 2] = 1
-    any_bumps = False
-    for m, material in enumerate(materials):
-        if textured(material.base_color):
-            base = fill(base, m, material.base_color)
-        if textured(material.roughness):
-            rough = fill(rough, m, material.roughness)
-        if textured(material.metallic):
-            metal = fill(metal, m, material.metallic)
-        if textured(material.emission):
-            emission = fill(emission, m, material.emission)
-        if material.normal is not None:
-            bumps, any_bumps = fill(bumps, m, material.normal), True
-    if any_bumps:
-        tangent, hand = tangents()
-        along = tangent - normal * shading.cosine(tangent, normal)
-        along = torch.nn.functional.normalize(along, dim=-1, eps=1e-10)
-        across = torch.linalg.cross(normal, along) * hand
-        normal = torch.nn.functional.normalize(
-            along * bumps[:, :1] + across * bumps[:, 1:2] + normal * bumps[:, 2:], dim=-1)
-    return base, torch.cat([rough, metal], -1), normal, emission, specular
 
 
 def render(scene: Scene, view: View, layout: Layout, backend: str, sun_maps,

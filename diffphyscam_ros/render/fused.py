@@ -29,7 +29,7 @@ from diffphyscam_ros.scene.scene import Scene
 
 #: [m] by which things may tremble before their shadows are drawn anew.
 SHADOW_TOLERANCE = 2e-5
-_NONE2, _NONE3 = np.empty((0, 0), np.float32), np.empty((0, 0, 3), np.float32)
+_NONE3 = np.empty((0, 0, 3), np.float32)
 _NONE_INT = np.empty((0, 0), np.int32)
 
 
@@ -179,7 +179,7 @@ class FusedRenderer:
               np.float32(1 / camera_matrix[0, 0]), sun_row, maps, matrices,
               light_table(lights, eye), lighting.irradiance, lighting.texels,
               lighting.offsets, lighting.sizes, lighting.bands,
-              self.lobe, _NONE2, out.radiance, out.depth,
+              self.lobe, out.radiance, out.depth,
               out.normal, out.instance)
         if self._scratch is None or self._scratch[0].shape != (height, width):
             self._scratch = (np.empty((height, width), np.int32),

@@ -15,7 +15,9 @@ from diffphyscam_ros.scene.scene import Scene
 #: Columns of ``MaterialTable.constants``.
 BASE, ROUGHNESS, METALLIC, EMISSION, SPECULAR, CUTOFF, LAYER = 0, 3, 4, 5, 8, 9, 10
 #: Columns of ``MaterialTable.textures``: which texture, -1 where the constant counts.
-BASE_TEXTURE, SURFACE_TEXTURE, NORMAL_TEXTURE, EMISSION_TEXTURE, ALPHA_FLAG, ONE_SIDED = range(6)
+BASE_TEXTURE, SURFACE_TEXTURE, NORMAL_TEXTURE, EMISSION_TEXTURE = range(4)
+#: Further columns: 1 where the material has alpha, no back faces, ambient occlusion.
+ALPHA_FLAG, ONE_SIDED, OCCLUDED = range(4, 7)
 MAX_LEVELS = 16
 
 
@@ -52,7 +54,7 @@ class MaterialTable:
     constants: np.ndarray
     """(M, 11) float32; LAYER is the map of the sky that a constant roughness reads."""
     textures: np.ndarray
-    """(M, 6) int32"""
+    """(M, 7) int32"""
     texels: np.ndarray
     """(N * 4,) uint16, every level of every texture; see ``texels``."""
     offsets: np.ndarray
@@ -120,7 +122,7 @@ def check(scene: Scene) -> None:
                              f'{len(mesh.positions) - 1}; pass indices into positions.')
     for n, material in enumerate(scene.materials):
         for name, width in (('base_color', 3), ('roughness', 1), ('metallic', 1), ('normal', 3),
-                            ('emission', 3), ('alpha', 1)):
+                            ('emission', 3), ('occlusion', 1), ('alpha', 1)):
             texture = getattr(material, name)
             if texture is not None and (texture.dim() != 3 or texture.shape[-1] != width
                                         or texture.numel() == 0):
@@ -131,7 +133,7 @@ def check(scene: Scene) -> None:
 def pack_materials(materials: tuple[Material, ...]) -> MaterialTable:
     """Collect constants, build mip-maps."""
     constants = np.zeros((max(len(materials), 1), 11), np.float32)
-    slots = np.full((max(len(materials), 1), 6), -1, np.int32)
+    slots = np.full((max(len(materials), 1), 7), -1, np.int32)
     pyramids: list[list[np.ndarray]] = []
 
     def add(texture: Tensor) -> int:
@@ -145,13 +147,17 @@ def pack_materials(materials: tuple[Material, ...]) -> MaterialTable:
         row[SPECULAR], row[CUTOFF] = m.specular, m.alpha_cutoff
         slot[ALPHA_FLAG] = int(m.alpha is not None)
         slot[ONE_SIDED] = int(not m.double_sided)
+        slot[OCCLUDED] = int(m.occlusion is not None)
         base = m.base_color
         if m.alpha is not None:
             base = torch.cat(_same_size(base, m.alpha), -1)
         if base.shape[:2] != (1, 1) or m.alpha is not None:
             slot[BASE_TEXTURE] = add(base)
-        if m.roughness.shape[:2] != (1, 1) or m.metallic.shape[:2] != (1, 1):
-            slot[SURFACE_TEXTURE] = add(torch.cat(_same_size(m.roughness, m.metallic), -1))
+        if (m.roughness.shape[:2] != (1, 1) or m.metallic.shape[:2] != (1, 1)
+                or m.occlusion is not None):
+            occlusion = torch.ones_like(m.metallic) if m.occlusion is None else m.occlusion
+            slot[SURFACE_TEXTURE] = add(torch.cat(
+                _same_size(m.roughness, m.metallic, occlusion), -1))
         if m.normal is not None:
             slot[NORMAL_TEXTURE] = add(m.normal)
         if m.emission is not None:
@@ -174,11 +180,11 @@ def pack_materials(materials: tuple[Material, ...]) -> MaterialTable:
     return MaterialTable(constants, slots, texels, offsets, sizes, own)
 
 
-def _same_size(a: Tensor, b: Tensor) -> list[Tensor]:
-    """Bring two textures to the larger of the two sizes."""
-    size = (max(a.shape[0], b.shape[0]), max(a.shape[1], b.shape[1]))
+def _same_size(*textures: Tensor) -> list[Tensor]:
+    """Bring textures to the largest of their heights and widths."""
+    size = tuple(max(t.shape[axis] for t in textures) for axis in (0, 1))
     out = []
-    for image in (a, b):
+    for image in textures:
         if tuple(image.shape[:2]) != size:
             image = torch.nn.functional.interpolate(
                 image.permute(2, 0, 1)[None], size, mode='bilinear')[0].permute(1, 2, 0)

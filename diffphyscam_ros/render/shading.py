@@ -28,6 +28,8 @@ class Points:
     specular: Tensor
     """(N, 1)"""
     emission: Tensor
+    occlusion: Tensor | None = None
+    """(N, 1) share of the sky's light that arrives; None is 1."""
 
 
 class Reflections:
@@ -92,13 +94,18 @@ def shade_sky(points: Points, lighting: Lighting, reflections: Reflections, tabl
     irradiance = harmonics.evaluate(lighting.irradiance, p.normal).clamp_min(0)
     n_v = cosine(p.normal, p.to_eye)
     mirrored = 2 * n_v * p.normal - p.to_eye
-    lobe = lobe_values(table, n_v.clamp(float(brdf.MIN_COSINE), 1), p.roughness)
+    n_v_bounded = n_v.clamp(float(brdf.MIN_COSINE), 1)
+    lobe = lobe_values(table, n_v_bounded, p.roughness)
     e0, e90 = lobe[:, :1], lobe[:, 1:2]
     along = mirrored - n_v * p.normal
     lacking = torch.stack([
         brdf.band_correction(*row[:8], *p.normal.unbind(-1), *along.unbind(-1),
                              *lobe[:, 2:].unbind(-1)) for row in lighting.bands], -1)
     reflected = (reflections.at(mirrored, p.roughness) + lacking).clamp_min(0)
+    if p.occlusion is not None:
+        irradiance = irradiance * p.occlusion
+        reflected = reflected * brdf.specular_occlusion(p.occlusion, n_v_bounded,
+                                                        p.roughness).clamp(0, 1)
     albedo = (brdf.specular_f0(p.base_color, p.metallic, p.specular) * e0
               + brdf.specular_f90(p.metallic, p.specular) * e90)
     kept = 1 - (brdf.specular_f0(p.base_color, 0 * p.metallic, p.specular) * e0

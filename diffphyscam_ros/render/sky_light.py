@@ -8,6 +8,7 @@ from diffphyscam_ros.render.brdf import diffuse_color_nb as diffuse_color
 from diffphyscam_ros.render.brdf import MIN_COSINE, PI
 from diffphyscam_ros.render.brdf import specular_f0_nb as specular_f0
 from diffphyscam_ros.render.brdf import specular_f90_nb as specular_f90
+from diffphyscam_ros.render.brdf import specular_occlusion_nb as specular_occlusion
 from diffphyscam_ros.render.chunk import (
     ALBEDO_F0,
     ALBEDO_F90,
@@ -211,6 +212,14 @@ def sky_reflected(table, whole, texel, seen, count, texels, offsets, sizes, band
                 n_v * nz - vz, table[BAND_1 + i], table[BAND_2 + i], table[BAND_3 + i],
                 table[BAND_4 + i], table[BAND_5 + i])
             table[SKY_R + c * CHUNK + i] = max(table[SKY_R + c * CHUNK + i] + lacking, ZERO)
+
+
+@inline
+def occlude_reflection(table):
+    """Turn the share of the sky's diffuse light, once used, into that of its reflection."""
+    for i in range(CHUNK):
+        share = specular_occlusion(table[OCCLUSION + i], table[N_V + i], table[ROUGH + i])
+        table[OCCLUSION + i] = min(max(share, ZERO), ONE)
 
 
 @inline

@@ -17,6 +17,7 @@ from diffphyscam_ros.render.chunk import (
     NX,
     NY,
     NZ,
+    OCCLUSION,
     ROUGH,
     TANGENT_X,
     TANGENT_Y,
@@ -50,6 +51,7 @@ def apply_texture(table, whole, texel, slot):
             if whole[TEXTURE + i] >= 0:
                 table[ROUGH + i] = texel[4 * i]
                 table[METAL + i] = texel[4 * i + 1]
+                table[OCCLUSION + i] = texel[4 * i + 2]
                 table[LAYER + i] = texel[4 * i] * LAYER_STEPS
     elif slot == EMISSION_TEXTURE:
         for i in range(CHUNK):

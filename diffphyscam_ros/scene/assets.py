@@ -3,6 +3,7 @@ Import of meshes with materials: OBJ/MTL, glTF/GLB, STL, DAE and PLY, read by tr
 
 glTF files are y-up by their standard and are turned z-up here, COLLADA files follow their own
 ``up_axis`` and unit; the other formats say nothing and are taken as they are, as PyBullet does.
+An ambient occlusion that has texture coordinates of its own is left out: trimesh reads one set.
 Colours in OBJ, DAE, STL and PLY are display colours (sRGB), glTF factors are linear.
 """
 
@@ -17,6 +18,7 @@ import torch
 
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io.files import existing_file
+from diffphyscam_ros.scene.gltf_json import texture_notes, TextureNotes
 from diffphyscam_ros.scene.material import Material
 from diffphyscam_ros.scene.materials import plain, srgb_to_linear, textured
 from diffphyscam_ros.scene.mesh import Mesh
@@ -53,13 +55,15 @@ def load_asset(path: str | Path, *, crease_angle: float = 35.0) -> list[Part]:
                          f'pass one of {", ".join(MESH_SUFFIXES)}.')
     _check_textures(path, suffix)
     scene = _read(path)
+    notes = _notes(path) if suffix in ('.glb', '.gltf') else {}
     parts = []
     T_world = _file_frame(path, suffix)
     for node in scene.graph.nodes_geometry:
         T_node, name = scene.graph[node]
         geometry = scene.geometry[name]
         if hasattr(geometry, 'faces') and len(geometry.faces):
-            parts.append(_part(geometry, T_world @ T_node, suffix, name, path, crease_angle))
+            parts.append(_part(geometry, T_world @ T_node, suffix, name, path, crease_angle,
+                               notes))
     if not parts:
         raise InputError(f'mesh file {path} holds no triangles; pass a mesh with faces.')
     return parts
@@ -93,6 +97,14 @@ def _read(path: Path):
     return scene
 
 
+def _notes(path: Path) -> dict[str | None, TextureNotes]:
+    try:
+        return texture_notes(path)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f'mesh file {path} has a material that cannot be read ({error}); '
+                         'pass a valid glTF file.') from error
+
+
 def _file_frame(path: Path, suffix: str) -> np.ndarray:
     """T_zup_file; for COLLADA including its unit."""
     if suffix in ('.glb', '.gltf'):
@@ -124,7 +136,8 @@ def _check_textures(path: Path, suffix: str) -> None:
             load_image(mtl.parent / name.replace('\\', '/'))
 
 
-def _part(geometry, T: np.ndarray, suffix: str, name: str, path: Path, crease: float) -> Part:
+def _part(geometry, T: np.ndarray, suffix: str, name: str, path: Path, crease: float,
+          notes: dict[str | None, TextureNotes]) -> Part:
     positions = np.asarray(geometry.vertices, dtype=np.float64)
     triangles = np.asarray(geometry.faces, dtype=np.int64)
     if not np.isfinite(positions).all():
@@ -133,7 +146,7 @@ def _part(geometry, T: np.ndarray, suffix: str, name: str, path: Path, crease: f
     positions = positions @ T[:3, :3].T + T[:3, 3]
     if np.linalg.det(T[:3, :3]) < 0:
         triangles = triangles[:, ::-1]
-    uvs, colors, material, has = _appearance(geometry, suffix, name, path)
+    uvs, colors, material, has = _appearance(geometry, suffix, name, path, notes)
     if uvs is not None and (len(uvs) != len(positions) or not np.isfinite(uvs).all()):
         uvs = None
     if 'vertex_normals' in geometry._cache and suffix != '.stl':
@@ -152,7 +165,8 @@ def _part(geometry, T: np.ndarray, suffix: str, name: str, path: Path, crease: f
     return Part(make_mesh(positions, triangles, normals, uvs, colors), material, name, has)
 
 
-def _appearance(geometry, suffix: str, name: str, path: Path):
+def _appearance(geometry, suffix: str, name: str, path: Path,
+                notes: dict[str | None, TextureNotes]):
     """Texture coordinates (v down), vertex colours, material, and whether the file named one."""
     visual = geometry.visual
     gltf = suffix in ('.glb', '.gltf')
@@ -174,7 +188,8 @@ def _appearance(geometry, suffix: str, name: str, path: Path):
         rgb = rgb / np.iinfo(rgb.dtype).max if rgb.dtype.kind == 'u' else rgb
         colors = rgb[:, :3] if gltf else srgb_to_linear(rgb[:, :3])
     if hasattr(visual.material, 'baseColorFactor'):
-        return uvs, colors, _pbr(visual.material, name, path, linear=gltf), True
+        note = notes.get(visual.material.name, TextureNotes())
+        return uvs, colors, _pbr(visual.material, name, path, note, linear=gltf), True
     return uvs, colors, _simple(visual.material, name, path), True
 
 
@@ -201,7 +216,7 @@ def _number(value: object, default: float) -> float:
     return number if 0 <= number <= 1 else default
 
 
-def _pbr(source, name: str, path: Path, *, linear: bool) -> Material:
+def _pbr(source, name: str, path: Path, note: TextureNotes, *, linear: bool) -> Material:
     factor = source.baseColorFactor
     factor = np.ones(4) if factor is None else np.asarray(factor, dtype=np.float64)
     factor = factor / 255 if factor.max(initial=0) > 1 else factor
@@ -222,7 +237,11 @@ def _pbr(source, name: str, path: Path, *, linear: bool) -> Material:
         changes['metallic'] = _tensor(packed[..., 2:3] * metallic)
     if source.normalTexture is not None:
         normal = _pixels(source.normalTexture, str(path))[..., :3].astype(np.float32)
-        changes['normal'] = _tensor(normal / 127.5 - 1)
+        normal = (normal / 127.5 - 1) * [note.normal_scale, note.normal_scale, 1]
+        changes['normal'] = _tensor(normal)
+    if source.occlusionTexture is not None and note.occlusion_uv == 0:
+        red = _pixels(source.occlusionTexture, str(path))[..., :1].astype(np.float32) / 255
+        changes['occlusion'] = _tensor(1 + note.occlusion_strength * (red - 1))
     emissive = source.emissiveFactor
     if emissive is not None and np.max(emissive) > 0:
         emission = np.asarray(emissive, dtype=np.float64)[:3].reshape(1, 1, 3)

@@ -2,8 +2,8 @@
 Export of meshes and whole scenes with their materials: OBJ + MTL + PNG, and GLB.
 
 Both files hold what a viewer needs to show the same thing: glTF keeps the metallic-roughness
-material; MTL keeps base colour, alpha, emission and the Pr/Pm extension for roughness and
-metallic. Textures are written as 8-bit sRGB, vertex colours in GLB
+material with its ambient occlusion; MTL keeps base colour, alpha, emission and the Pr/Pm
+extension for roughness and metallic. Textures are written as 8-bit sRGB, vertex colours in GLB
 as 8-bit linear. GLB is y-up by its standard, OBJ stays z-up.
 """
 
@@ -127,12 +127,17 @@ def _pbr(cls: type, material: Material):
     if material.roughness.numel() == 1 and material.metallic.numel() == 1:
         options['roughnessFactor'] = float(material.roughness)
         options['metallicFactor'] = float(material.metallic)
+        if material.occlusion is not None:
+            options['occlusionTexture'] = Image.fromarray(
+                _bytes(_numpy(material.occlusion).repeat(3, 2)))
     else:
-        size = max(material.roughness.shape[:2], material.metallic.shape[:2])
-        rough = _resized(material.roughness, size)
-        packed = np.concatenate([np.ones_like(rough), rough, _resized(material.metallic, size)], 2)
-        options.update(metallicRoughnessTexture=Image.fromarray(_bytes(packed)),
-                       roughnessFactor=1.0, metallicFactor=1.0)
+        occlusion = torch.ones(1, 1, 1) if material.occlusion is None else material.occlusion
+        channels = (occlusion, material.roughness, material.metallic)
+        size = tuple(max(c.shape[axis] for c in channels) for axis in (0, 1))
+        packed = Image.fromarray(_bytes(np.concatenate([_resized(c, size) for c in channels], 2)))
+        options.update(metallicRoughnessTexture=packed, roughnessFactor=1.0, metallicFactor=1.0)
+        if material.occlusion is not None:
+            options['occlusionTexture'] = packed
     if material.alpha is not None:
         options.update(alphaMode='MASK', alphaCutoff=float(material.alpha_cutoff))
     if material.normal is not None:

@@ -19,6 +19,9 @@ class Material:
     """(H, W, 3) tangent-space normal in [-1, 1]; None keeps the interpolated normal."""
     emission: Tensor | None = None
     """(H, W, 3) radiance, in the scene's unit; None is black."""
+    occlusion: Tensor | None = None
+    """(H, W, 1) share in [0, 1] of the sky's light that arrives (glTF's ambient occlusion); the
+    sun and lamps have shadows of their own. None is 1."""
     alpha: Tensor | None = None
     """(H, W, 1) coverage, cut at ``alpha_cutoff``; None is opaque."""
     alpha_cutoff: float = 0.5
