@@ -76,11 +76,15 @@ def test_an_exposure_keeps_the_poses_it_saw(simulator):
     simulator.command(1.0, 0.0)
     for _ in range(60):
         simulator.step()
+    snapshot = simulator.open_shutter('camera')
+    simulator.motion_samples['camera'] = 2
     exposure = simulator.open_shutter('camera')
+    simulator.motion_samples['camera'] = 1
     ended = []
     while not ended:
         ended = simulator.step()
-    assert ended == [exposure] and len(exposure.times) == 4
+    assert ended == [snapshot, exposure] and len(exposure.times) == 4
+    assert snapshot.times == exposure.times[:1]      # without motion blur one pose is enough
     assert exposure.times[0] == exposure.start == round(60e9 / 240)
     assert exposure.times[-1] >= exposure.end > exposure.times[-2]
     x = [float(T[0, 3]) for T in exposure.T_world_optical]
