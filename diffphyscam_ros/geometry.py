@@ -51,7 +51,7 @@ def from_parts(rotation: Tensor, translation: Tensor) -> Tensor:
     """Assemble (*batch, 4, 4) from rotation (*batch, 3, 3) and translation (*batch, 3) [m]."""
     top = torch.cat([rotation, translation[..., None]], -1)
     bottom = torch.zeros_like(top[..., :1, :])
-    bottom[..., 3] = 1
+    bottom[..., 3].fill_(1)
     return torch.cat([top, bottom], -2)
 
 

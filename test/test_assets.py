@@ -209,6 +209,40 @@ def test_broken_files_are_one_sentence(tmp_path, name):
     assert ('no_such.png' if name == 'texture.obj' else name) in text
 
 
+@pytest.mark.parametrize('suffix', ['obj', 'glb', 'stl', 'ply'])
+def test_damaged_files_are_one_sentence(tmp_path, suffix):
+    """Bytes changed, cut off, taken out: a mesh that fits together, or one sentence."""
+    import trimesh
+    whole, rng = tmp_path / f'whole.{suffix}', np.random.default_rng(4)
+    if suffix in ('obj', 'glb'):
+        save_scene(whole, scene_of_parts(parts()[:1]))
+    else:
+        trimesh.creation.box().export(whole)
+    data, refused = whole.read_bytes(), 0
+    for n in range(40):
+        bytes_ = bytearray(data)
+        at = int(rng.integers(len(data)))
+        if n % 3 == 0:
+            del bytes_[at:]
+        elif n % 3 == 1:
+            bytes_[at] = int(rng.integers(256))
+        else:
+            del bytes_[at:at + int(rng.integers(1, 20))]
+        damaged = tmp_path / f'damaged.{suffix}'
+        damaged.write_bytes(bytes_)
+        try:
+            found = load_asset(damaged)
+        except InputError as error:
+            refused += 1
+            assert '\n' not in str(error)
+            continue
+        for part in found:
+            assert 0 <= int(part.mesh.triangles.min())
+            assert int(part.mesh.triangles.max()) < len(part.mesh.positions)
+            assert part.mesh.positions.isfinite().all() and part.mesh.normals.isfinite().all()
+    assert refused > 5
+
+
 def test_textures(tmp_path):
     Image.new('RGB', (5, 3), (255, 0, 0)).save(tmp_path / 'red.png')
     assert load_image(tmp_path / 'red.png').shape == (3, 5, 3)

@@ -55,13 +55,12 @@ def look_up_materials(materials: tuple[Material, ...], index: Tensor, uv: Tensor
 
     base, rough, metal, emission = (table(n) for n in ('base_color', 'roughness', 'metallic',
                                                        'emission'))
-    specular = torch.tensor([[m.specular] for m in materials], dtype=uv.dtype,
-                            device=uv.device)[index]
+    specular = torch.cat([uv.new_full((1, 1), m.specular) for m in materials])[index]
     occlusion = None
     if any(m.occlusion is not None for m in materials):
         occlusion = table('occlusion', uv.new_ones(1))
     bumps = torch.zeros_like(normal)
-    bumps[:, 2] = 1
+    bumps[:, 2].fill_(1)
     any_bumps = False
     for m, material in enumerate(materials):
         if textured(material.base_color):

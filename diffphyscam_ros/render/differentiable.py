@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from diffphyscam_ros.geometry import clip_from_optical, invert
-from diffphyscam_ros.render import environment as environments
 from diffphyscam_ros.render import ops, shading
 from diffphyscam_ros.render.appearance import look_up_materials, tangents
 from diffphyscam_ros.render.shading import Points
@@ -100,10 +99,21 @@ def world_geometry(scene: Scene, layout: Layout, like: Tensor
     a, b, c = linear.unbind(1)
     cofactor = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a),
                             torch.linalg.cross(a, b)], 1)
-    cofactor = cofactor * torch.linalg.det(linear).sign()[:, None, None]
+    cofactor = cofactor * handedness(linear)[:, None, None]
     owner = layout.vertex_instance
     world = (linear[owner] @ positions[..., None])[..., 0] + T[owner, :3, 3]
     return world, (cofactor[owner] @ normals[..., None])[..., 0], uvs, colors
+
+
+def handedness(linear: Tensor) -> Tensor:
+    """Signs (*batch,) of determinants of (*batch, 3, 3), from what never waits for the device."""
+    a, b, c = linear.unbind(-2)
+    return (torch.linalg.cross(a, b) * c).sum(-1).sign()
+
+
+def shades_everywhere(device: torch.device) -> bool:
+    """Whether the background is shaded as well: choosing pixels would wait for the device."""
+    return device.type == 'cuda'
 
 
 def see(scene: Scene, view: View, layout: Layout, backend: str, *, everywhere: bool,
@@ -166,29 +176,26 @@ def _facing(layout: Layout, scene: Scene, world: Tensor, triangle: Tensor, to_ey
     """+1 where a triangle shows its front, -1 where its back (N, 1)."""
     a, b, c = world[layout.triangles.long()].unbind(1)
     outward = torch.linalg.cross(b - a, c - a)
-    mirrored = torch.linalg.det(scene.T_world_instance[:, :3, :3].to(world)).sign()
+    mirrored = handedness(scene.T_world_instance[:, :3, :3].to(world))
     outward = outward * mirrored[layout.triangle_instance][:, None]
     return torch.where(shading.cosine(outward[triangle], to_eye) < 0, -1.0, 1.0).to(world.dtype)
 
 
 def render(scene: Scene, view: View, layout: Layout, backend: str, sun_maps,
-           lighting: environments.Lighting, drawn: Tensor | None = None
+           lighting: shading.SkyLight, drawn: Tensor | None = None
            ) -> tuple[Tensor, Surface]:
     """
     Draw views with batch shape (B,): radiance (B, H, W, 3) and what the pixels see.
 
     :param sun_maps: a function of the world positions (V, 3) that gives the shadow maps
         (K, S, S) and their matrices (K, 3, 5), relative to the first view's eye.
-    :param lighting: the prepared environment.
     :param drawn: (T,) bool, which triangles are there; None is all.
     """
     device = view.camera_matrix.device
-    surface = see(scene, view, layout, backend, everywhere=device.type == 'cuda',
-                  drawn=drawn)
+    everywhere = shades_everywhere(device)
+    surface = see(scene, view, layout, backend, everywhere=everywhere, drawn=drawn)
     points = surface.points
-    reflections = shading.Reflections(lighting)
-    table = environments.lobe_table().to(view.camera_matrix)
-    color = shading.shade_sky(points, lighting, reflections, table)
+    color = shading.shade_sky(points, lighting)
     if scene.sun is not None:
         toward = -torch.nn.functional.normalize(scene.sun.direction.detach().to(color), dim=-1)
         maps, matrices, eye = sun_maps(surface.world)
@@ -197,8 +204,8 @@ def render(scene: Scene, view: View, layout: Layout, backend: str, sun_maps,
     for light in scene.lights:
         color = color + shading.shade_lamp(points, light)
     height, width = view.size
-    image = see_background(view, reflections, scene, len(surface.rast)).reshape(-1, 3)
-    if device.type == 'cuda':
+    image = see_background(view, lighting, scene, len(surface.rast)).reshape(-1, 3)
+    if everywhere:
         image = torch.where(surface.rast[..., 3:].reshape(-1, 1) > 0, color, image)
     else:
         image = image.index_copy(0, surface.pixels, color)
@@ -221,7 +228,7 @@ def solid(scene: Scene, layout: Layout, surface: Surface, backend: str) -> Tenso
     return out
 
 
-def see_background(view: View, reflections: shading.Reflections, scene: Scene, count: int
+def see_background(view: View, lighting: shading.SkyLight, scene: Scene, count: int
                    ) -> Tensor:
     """The sky behind every pixel (B, H, W, 3)."""
     height, width = view.size
@@ -230,7 +237,7 @@ def see_background(view: View, reflections: shading.Reflections, scene: Scene, c
                                  torch.arange(width, device=K.device, dtype=K.dtype),
                                  indexing='ij')
     pixel = torch.stack([column, row, torch.ones_like(row)], -1).reshape(-1, 3)
-    rays = pixel @ (view.T_camera_world[..., :3, :3].mT @ torch.linalg.inv(K)).mT
+    rays = pixel @ (view.T_camera_world[..., :3, :3].mT @ torch.linalg.inv_ex(K).inverse).mT
     rays = rays.expand(count, -1, 3)
     angle = (1 / K[..., 0, 0].detach()).expand(count).repeat_interleave(height * width)[:, None]
-    return shading.see_sky(rays.reshape(-1, 3), reflections, scene.sun, angle)
+    return shading.see_sky(rays.reshape(-1, 3), lighting, scene.sun, angle)

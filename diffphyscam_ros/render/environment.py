@@ -70,7 +70,9 @@ def prepare(environment: Environment) -> Lighting:
     if radiance.dim() != 3 or radiance.shape[-1] != 3 or radiance.numel() == 0:
         raise InputError(f'environment radiance has shape {tuple(radiance.shape)}; '
                          'pass an equirectangular (H, W, 3) image.')
-    if not bool(torch.isfinite(radiance.detach()).all()):
+    # Looking at CUDA values that change with every step of a fit would stall the stream.
+    if not (radiance.is_cuda and radiance.requires_grad) and not bool(
+            torch.isfinite(radiance.detach()).all()):
         raise InputError('environment radiance holds NaN or infinity; pass finite values.')
     like = {'dtype': radiance.dtype, 'device': radiance.device}
     vectors, area = equirect_directions(*radiance.shape[:2], **like)

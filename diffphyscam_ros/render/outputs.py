@@ -36,13 +36,14 @@ def optical_flow(depth: Tensor, instance: Tensor, view: View, next_view: View,
         torch.arange(height, device=depth.device, dtype=depth.dtype),
         torch.arange(width, device=depth.device, dtype=depth.dtype), indexing='ij')
     pixel = torch.stack([column, row, torch.ones_like(row)], -1).reshape(-1, 3)
-    ray = pixel @ torch.linalg.inv(K).mT
+    ray = pixel @ torch.linalg.inv_ex(K).inverse.mT
     hit = torch.isfinite(depth).flatten(-2)[..., None]
     optical = ray * torch.where(hit[..., 0], depth.flatten(-2), 1.0)[..., None]
     # A point (x, 1) or, at infinity, a direction (x, 0).
     point = torch.cat([optical, hit.to(depth).expand(*optical.shape[:-1], 1)], -1)
     world = point @ invert(T).mT
-    motion = T_world_instance_next.to(depth) @ torch.linalg.inv(T_world_instance.to(depth))
+    motion = T_world_instance_next.to(depth) @ torch.linalg.inv_ex(
+        T_world_instance.to(depth)).inverse
     if len(motion):
         moved = (motion[instance.flatten(-2).clamp_min(0).long()] @ world[..., None])[..., 0]
         world = torch.where(hit, moved, world)

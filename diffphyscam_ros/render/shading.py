@@ -1,12 +1,13 @@
 """Light on surface points as tensor operations: the differentiable twin of ``lighting``."""
 
 from dataclasses import dataclass
+import math
 
 import torch
 from torch import Tensor
 
 from diffphyscam_ros.render import brdf, harmonics, octahedral
-from diffphyscam_ros.render.environment import Lighting
+from diffphyscam_ros.render.environment import Lighting, lobe_table
 from diffphyscam_ros.scene.light import DirectionalLight, PointLight, SpotLight
 
 
@@ -32,10 +33,11 @@ class Points:
     """(N, 1) share of the sky's light that arrives; None is 1."""
 
 
-class Reflections:
-    """The sky's filtered maps in one array, for lookups at any roughness."""
+class SkyLight:
+    """The prepared sky: its filtered maps in one array, for lookups at any roughness."""
 
     def __init__(self, lighting: Lighting) -> None:
+        self.lighting = lighting
         maps = lighting.reflections
         sizes = [m.shape[0] for m in maps]
         self.texels = torch.cat([m.reshape(-1, 3) for m in maps])
@@ -44,6 +46,7 @@ class Reflections:
         self.sizes = torch.tensor(sizes, device=device)
         self.starts = torch.tensor(starts, device=device)
         self.last = len(maps) - 1
+        self.lobe = lobe_table().to(self.texels)
 
     def at(self, directions: Tensor, roughness: Tensor | None = None) -> Tensor:
         """Radiance (N, 3) from directions (N, 3), blurred for roughness (N, 1); None is sharp."""
@@ -87,21 +90,20 @@ def lobe_values(table: Tensor, n_v: Tensor, roughness: Tensor) -> Tensor:
     return torch.lerp(upper, lower, ft)
 
 
-def shade_sky(points: Points, lighting: Lighting, reflections: Reflections, table: Tensor
-              ) -> Tensor:
+def shade_sky(points: Points, sky: SkyLight) -> Tensor:
     """Emission and the sky's light, diffuse and reflected (N, 3)."""
     p = points
-    irradiance = harmonics.evaluate(lighting.irradiance, p.normal).clamp_min(0)
+    irradiance = harmonics.evaluate(sky.lighting.irradiance, p.normal).clamp_min(0)
     n_v = cosine(p.normal, p.to_eye)
     mirrored = 2 * n_v * p.normal - p.to_eye
     n_v_bounded = n_v.clamp(float(brdf.MIN_COSINE), 1)
-    lobe = lobe_values(table, n_v_bounded, p.roughness)
+    lobe = lobe_values(sky.lobe, n_v_bounded, p.roughness)
     e0, e90 = lobe[:, :1], lobe[:, 1:2]
     along = mirrored - n_v * p.normal
     lacking = torch.stack([
         brdf.band_correction(*row[:8], *p.normal.unbind(-1), *along.unbind(-1),
-                             *lobe[:, 2:].unbind(-1)) for row in lighting.bands], -1)
-    reflected = (reflections.at(mirrored, p.roughness) + lacking).clamp_min(0)
+                             *lobe[:, 2:].unbind(-1)) for row in sky.lighting.bands], -1)
+    reflected = (sky.at(mirrored, p.roughness) + lacking).clamp_min(0)
     if p.occlusion is not None:
         irradiance = irradiance * p.occlusion
         reflected = reflected * brdf.specular_occlusion(p.occlusion, n_v_bounded,
@@ -153,28 +155,28 @@ def shade_lamp(points: Points, light: PointLight | SpotLight) -> Tensor:
     irradiance = light.intensity.to(offset) / square
     if isinstance(light, SpotLight):
         axis = torch.nn.functional.normalize(light.direction.to(offset), dim=-1)
-        inner = torch.cos(torch.as_tensor(light.inner_angle, dtype=offset.dtype))
-        outer = torch.cos(torch.as_tensor(light.outer_angle, dtype=offset.dtype))
-        scale = 1 / (inner - outer).clamp_min(1e-4).to(offset)
-        cone = ((-cosine(direction, axis) - outer.to(offset)) * scale).clamp(0, 1)
+        inner, outer = (torch.cos(a.to(offset) if isinstance(a, Tensor)
+                                  else offset.new_full((), a))
+                        for a in (light.inner_angle, light.outer_angle))
+        scale = 1 / (inner - outer).clamp_min(1e-4)
+        cone = ((-cosine(direction, axis) - outer) * scale).clamp(0, 1)
         irradiance = irradiance * cone * cone
     return reflect_light(points, direction, irradiance)
 
 
-def see_sky(rays: Tensor, reflections: Reflections, sun: DirectionalLight | None,
+def see_sky(rays: Tensor, light: SkyLight, sun: DirectionalLight | None,
             pixel_angle: Tensor) -> Tensor:
     """
     Radiance of the sky and the sun's disc along rays (N, 3).
 
     :param pixel_angle: [rad] between the rays of neighbouring pixels.
     """
-    sky = reflections.at(rays)
+    sky = light.at(rays)
     if sun is None:
         return sky
     toward = -torch.nn.functional.normalize(sun.direction.to(rays), dim=-1)
     chord = torch.nn.functional.normalize(rays, dim=-1) - toward
-    radius_square = 2 * (1 - torch.cos(torch.tensor(sun.angular_radius, dtype=torch.float64)))
-    radius_square = max(float(radius_square), 1e-9)
+    radius_square = max(2 * (1 - math.cos(sun.angular_radius)), 1e-9)
     sharpness = 1 / (2 * radius_square ** 0.5 * pixel_angle)
     inside = ((radius_square - cosine(chord, chord)) * sharpness + 0.5).clamp(0, 1)
     return sky + inside * sun.irradiance.to(rays) / (torch.pi * radius_square)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffphyscam_ros.geometry import invert
-from diffphyscam_ros.render import differentiable, ops
+from diffphyscam_ros.render import differentiable, ops, shading
 from diffphyscam_ros.render import environment as environments
 from diffphyscam_ros.render.pack import pack_geometry
 from diffphyscam_ros.render.shadow import plan_maps, SIZE, SunShadows, texel_matrices
@@ -25,7 +25,7 @@ class TensorRenderer:
         self._instances = scene.instances
         self._triangles = [m.triangles for m in scene.meshes]
         self._geometry = pack_geometry(scene)
-        self._lighting: tuple[Environment, torch.dtype, environments.Lighting] | None = None
+        self._lighting: tuple[Environment, torch.dtype, shading.SkyLight] | None = None
 
     def fits(self, scene: Scene) -> bool:
         """Whether a scene has the instances and triangles laid out here."""
@@ -40,7 +40,9 @@ class TensorRenderer:
                                        view.T_camera_world.shape[:-2])
         K = view.camera_matrix.to(self.device, dtype).expand(*batch, 3, 3).reshape(-1, 3, 3)
         T = view.T_camera_world.to(self.device, dtype).expand(*batch, 4, 4).reshape(-1, 4, 4)
-        host = view.T_camera_world.detach().double().cpu().expand(*batch, 4, 4).reshape(-1, 4, 4)
+        # Only shadow maps are laid out on the host: without a sun, no frame waits for the device.
+        host = [None] * len(K) if scene.sun is None else view.T_camera_world.detach().double(
+            ).cpu().expand(*batch, 4, 4).reshape(-1, 4, 4)
         lighting = self._light(scene, K)
         # Shadow maps lie around one eye; without them all views go through at once.
         one_by_one = scene.sun is not None or self.layout.one_sided is not None
@@ -54,7 +56,7 @@ class TensorRenderer:
                 else frames[0][name][0] for name in frames[0]}
 
     def _render(self, view: View, scene: Scene, outputs: set[str],
-                lighting: environments.Lighting, pose: Tensor) -> dict[str, Tensor]:
+                lighting: shading.SkyLight, pose: Tensor | None) -> dict[str, Tensor]:
         front, surface = self._draw(view, scene, outputs, lighting, pose, None)
         cut_out = self.layout.cut_out
         if cut_out is None:
@@ -67,8 +69,8 @@ class TensorRenderer:
         return {name: torch.where(there.reshape(*there.shape, *[1] * (front[name].dim() - 3)),
                                   front[name], behind[name]) for name in front}
 
-    def _draw(self, view: View, scene: Scene, outputs: set[str], lighting: environments.Lighting,
-              pose: Tensor, drawn: Tensor | None
+    def _draw(self, view: View, scene: Scene, outputs: set[str], lighting: shading.SkyLight,
+              pose: Tensor | None, drawn: Tensor | None
               ) -> tuple[dict[str, Tensor], differentiable.Surface]:
         image, surface = differentiable.render(
             scene, view, self.layout, self.backend,
@@ -91,15 +93,16 @@ class TensorRenderer:
                 self.layout.triangle_instance[surface.triangle].int(), -1)
         return frame, surface
 
-    def _light(self, scene: Scene, like: Tensor) -> environments.Lighting:
+    def _light(self, scene: Scene, like: Tensor) -> shading.SkyLight:
         environment = scene.environment or Environment(torch.zeros(4, 8, 3))
         if environment.radiance.requires_grad:
-            return environments.prepare(Environment(environment.radiance.to(like)))
+            return shading.SkyLight(environments.prepare(
+                Environment(environment.radiance.to(like))))
         kept = self._lighting
         if kept is None or kept[0] is not scene.environment or kept[1] != like.dtype:
             with torch.no_grad():
                 lighting = environments.prepare(Environment(environment.radiance.to(like)))
-            kept = self._lighting = (scene.environment, like.dtype, lighting)
+            kept = self._lighting = (scene.environment, like.dtype, shading.SkyLight(lighting))
         return kept[2]
 
     def _sun_maps(self, scene: Scene, world: Tensor, pose: Tensor

@@ -143,6 +143,10 @@ def _part(geometry, T: np.ndarray, suffix: str, name: str, path: Path, crease: f
     if not np.isfinite(positions).all():
         raise InputError(f'mesh file {path} has vertices that are not finite; '
                          'pass a mesh without NaN or infinity.')
+    if (positions.ndim != 2 or positions.shape[1] != 3 or triangles.min() < 0
+            or triangles.max() >= len(positions)):
+        raise InputError(f'mesh file {path} has triangles that name vertices it does not hold; '
+                         'pass an undamaged file.')
     positions = positions @ T[:3, :3].T + T[:3, 3]
     if np.linalg.det(T[:3, :3]) < 0:
         triangles = triangles[:, ::-1]
