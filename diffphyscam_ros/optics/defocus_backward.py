@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from diffphyscam_ros.kernels import inline, kernel
-from diffphyscam_ros.optics.defocus_composite import open_row, take_away, whole
+from diffphyscam_ros.optics.defocus_composite import open_row, share_of_whole, take_away
 from diffphyscam_ros.optics.defocus_layers import (
     build,
     clip_boxes,
@@ -198,10 +198,10 @@ def _scatter_backward(planes, position, hidden, hidden_position, hidden_color, h
                 for c in range(colors):
                     upstream[c] = 0
                 slope[:] = 0
+                share_of_whole(covered[y], columns, worth)
                 for x in range(columns):
-                    share = 1 / whole(covered, y, x)
                     for c in range(colors):
-                        upstream[c, x] = gradient[ty + y, tx + x, c] * share
+                        upstream[c, x] = gradient[ty + y, tx + x, c] * worth[x]
                         slope[x] -= upstream[c, x] * out[ty + y, tx + x, c]
                 open_row(covered[y], slope, behind, TILE_COLUMNS)
                 for m in range(count - 1, -1, -1):

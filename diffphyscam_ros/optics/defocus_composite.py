@@ -60,10 +60,12 @@ def lay_behind(spread, channels, left, right, covered, total):
 
 
 @inline
-def whole(covered, y, x):
-    """Coverage of the whole aperture (0 to 4) at one pixel: normalises its colour."""
-    return (_full(covered[y, 0, x]) + _full(covered[y, 1, x]) + _full(covered[y, 2, x])
-            + _full(covered[y, 3, x]))
+def share_of_whole(covered, columns, share):
+    """One over the coverage of the whole aperture (0 to 4) of a row: normalises its colour."""
+    a, b, c, d = (covered[0, :columns], covered[1, :columns], covered[2, :columns],
+                  covered[3, :columns])
+    for x in range(columns):
+        share[x] = _ONE / (_full(a[x]) + _full(b[x]) + _full(c[x]) + _full(d[x]))
 
 
 @inline

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from diffphyscam_ros.kernels import inline, kernel
-from diffphyscam_ros.optics.defocus_composite import lay_behind, whole
+from diffphyscam_ros.optics.defocus_composite import lay_behind, share_of_whole
 from diffphyscam_ros.optics.defocus_layers import (
     build,
     clip_boxes,
@@ -23,7 +23,7 @@ from diffphyscam_ros.optics.defocus_layers import (
     TILE_ROWS,
     touched,
 )
-from diffphyscam_ros.optics.lanes import VECTOR
+from diffphyscam_ros.optics.lanes import store_three, VECTOR
 
 
 _ZERO = np.float32(0)
@@ -130,8 +130,18 @@ def scatter_forward(planes, position, hidden, hidden_position, hidden_color, hid
                 spread_row(layer, (y - a + far) * stride + far, size, channels, level, left,
                            right, offsets, weights, start[step], spread)
                 lay_behind(spread, channels, left, right, covered[y], total[y])
+        share = np.empty(columns, planes.dtype)
         for y in range(rows):
-            for x in range(columns):
-                share = 1 / whole(covered, y, x)
+            share_of_whole(covered[y], columns, share)
+            for c in range(colors):
+                color = total[y, c, :columns]
+                for x in range(columns):
+                    color[x] *= share[x]
+            done = 0
+            if colors == 3:
+                store_three(out.reshape(-1), ((ty + y) * width + tx) * 3, total[y, 0],
+                            total[y, 1], total[y, 2], columns)
+                done = columns // lanes * lanes
+            for x in range(done, columns):
                 for c in range(colors):
-                    out[ty + y, tx + x, c] = total[y, c, x] * share
+                    out[ty + y, tx + x, c] = total[y, c, x]

@@ -14,10 +14,10 @@ _CONTRACT = ('contract', 'reassoc', 'nsz')
 class Lanes:
     """Vectors over the elements of contiguous arrays while an intrinsic is being written."""
 
-    def __init__(self, context, builder, dtype):
+    def __init__(self, context, builder, dtype, count=0):
         self.context, self.builder = context, builder
         self.element = context.get_value_type(dtype)
-        self.count = VECTOR * 8 // dtype.bitwidth
+        self.count = count or VECTOR * 8 // dtype.bitwidth
         self.vector = ir.VectorType(self.element, self.count)
         self.bytes = dtype.bitwidth // 8
 
@@ -200,6 +200,89 @@ def keep_first(typing_context, found, at, values, here, there, least, number):
         more = builder.fcmp_ordered('>', rise, lanes.splat(args[5]))
         builder.store(builder.select(builder.and_(fresh, more), lanes.splat(args[6]), before),
                       place, align=4)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def store_three(typing_context, out, at, a, b, c, count):
+    """
+    Interleave three rows: ``out[at + 3 i + k]`` is ``a``, ``b`` or ``c`` [i], for i < count.
+
+    :param out, a, b, c: contiguous arrays of one type; ``count`` is cut to whole vectors.
+    """
+    signature = types.void(out, _INDEX, a, b, c, _INDEX)
+
+    def codegen(context, builder, signature, args):
+        lanes, kinds = Lanes(context, builder, out.dtype), signature.args
+        target, *rows = (lanes.data(kinds[k], args[k]) for k in (0, 2, 3, 4))
+        n, whole = lanes.count, ir.IntType(32)
+        step = ir.Constant(args[5].type, n)
+        zero = ir.Constant(args[5].type, 0)
+        end = builder.mul(builder.sdiv(args[5], step), step)
+        pick = [ir.Constant(ir.VectorType(whole, n), [
+            j // 3 + n * (j % 3 > 0) if j % 3 < 2 else 0 for j in range(k * n, k * n + n)])
+            for k in range(3)]
+        third = [ir.Constant(ir.VectorType(whole, n), [
+            n + j // 3 if j % 3 == 2 else j - k * n for j in range(k * n, k * n + n)])
+            for k in range(3)]
+        with cgutils.for_range_slice(builder, zero, end, step) as (i, _):
+            values = [lanes.load(row, i) for row in rows]
+            place = builder.add(args[1], builder.mul(i, ir.Constant(i.type, 3)))
+            for k in range(3):
+                two = builder.shuffle_vector(values[0], values[1], pick[k])
+                lanes.store(builder.shuffle_vector(two, values[2], third[k]), target,
+                            lanes.step(place, k))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def cubic_three(typing_context, source, at, soft_at, down, weight, u, width, scale, out, out_at):
+    """
+    Look one pixel of three colours up by a 4x4 cubic, not below half of the bilinear value.
+
+    ``out[out_at:out_at + 4]`` gets three colours times ``scale``, and a number without meaning.
+
+    :param source: contiguous float32 (n,); the taps begin at ``at``, those of the bilinear value
+        at ``soft_at``, rows are ``down`` apart; one number beyond the last tap is read.
+    :param weight: (10 width,) float32: four weights along x, four along y, the two bilinear
+        fractions, each for ``width`` pixels, of which this is number ``u``.
+    """
+    index, number = types.intp, types.float32
+    signature = types.void(source, index, index, index, weight, index, index, number, out, index)
+
+    def codegen(context, builder, signature, args):
+        lanes, kinds = Lanes(context, builder, number, 4), signature.args
+        data, shares, result = (lanes.data(kinds[k], args[k]) for k in (0, 4, 8))
+        down, place = args[3], args[5]
+        factors = []
+        for _ in range(10):
+            factors.append(lanes.splat(builder.load(builder.gep(shares, [place]))))
+            place = builder.add(place, args[6])
+
+        def pixel(first, number):
+            return lanes.load(data, builder.add(first, ir.Constant(first.type, 3 * number)))
+
+        def between(a, b, fraction):
+            return lanes.add_product(a, builder.fsub(b, a), fraction)
+
+        sharp, row = ir.Constant(lanes.vector, None), args[1]
+        for j in range(4):
+            along = ir.Constant(lanes.vector, None)
+            for i in range(4):
+                along = lanes.add_product(along, pixel(row, i), factors[i])
+            sharp = lanes.add_product(sharp, along, factors[4 + j])
+            row = builder.add(row, down)
+        below = builder.add(args[2], down)
+        top, bottom = (between(pixel(row, 0), pixel(row, 1), factors[8])
+                       for row in (args[2], below))
+        half = ir.Constant(lanes.vector, [0.5] * 4)
+        soft = builder.fmul(between(top, bottom, factors[9]), half)
+        kept = builder.select(builder.fcmp_ordered('<', sharp, soft), soft, sharp)
+        lanes.store(builder.fmul(kept, lanes.splat(args[7])), result, args[9])
         return context.get_dummy_value()
 
     return signature, codegen

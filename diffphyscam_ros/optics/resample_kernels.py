@@ -11,6 +11,7 @@ import numba
 import numpy as np
 
 from diffphyscam_ros.kernels import inline, kernel
+from diffphyscam_ros.optics.lanes import cubic_three
 
 #: Keys' a.
 SHARPNESS = -0.65
@@ -105,6 +106,41 @@ def resample_row(source, start, down, channels, sharp_at, soft_at, weight, gain,
             out[u * channels + c] = scale * max(sharp, _HALF * (top + ty * (bottom - top)))
 
 
+@inline
+def aim_inside(position, w, channels, weight, sharp_at, soft_at, nearest):
+    """Taps of a row that looks nowhere near a border: no branch, so it runs many at a time."""
+    for u in range(sharp_at.size):
+        px, py = position[u, 0], position[u, 1]
+        column, row = np.int32(px), np.int32(py)
+        tx, ty = px - np.float32(column), py - np.float32(row)
+        x0, x1, x2, x3 = weights_kernel(tx, _A, _ONE)
+        y0, y1, y2, y3 = weights_kernel(ty, _A, _ONE)
+        weight[0, u], weight[1, u], weight[2, u], weight[3, u] = x0, x1, x2, x3
+        weight[4, u], weight[5, u], weight[6, u], weight[7, u] = y0, y1, y2, y3
+        weight[8, u], weight[9, u] = tx, ty
+        at = row * w + column
+        soft_at[u] = at * channels
+        sharp_at[u] = (at - w - np.int32(1)) * channels
+        nearest[u] = at + np.int32(ty >= _HALF) * w + np.int32(tx >= _HALF)
+
+
+@inline
+def aim_anywhere(position, h, w, channels, weight, sharp_at, soft_at, nearest):
+    """Taps of a row: what would look outside looks at the border."""
+    for u in range(sharp_at.size):
+        px, py = position[u, 0], position[u, 1]
+        column, x0, x1, x2, x3, _, _, _, _ = taps(px, w)
+        row, y0, y1, y2, y3, _, _, _, _ = taps(py, h)
+        sharp_at[u] = (row * w + column) * channels
+        row, ty = bilinear(py, h)
+        column, tx = bilinear(px, w)
+        weight[0, u], weight[1, u], weight[2, u], weight[3, u] = x0, x1, x2, x3
+        weight[4, u], weight[5, u], weight[6, u], weight[7, u] = y0, y1, y2, y3
+        weight[8, u], weight[9, u] = tx, ty
+        soft_at[u] = (row * w + column) * channels
+        nearest[u] = (row + (ty >= _HALF)) * w + column + (tx >= _HALF)
+
+
 @kernel
 def look_up(source, shape, depths, position, gain, out, out_depth):
     """Radiance times gain, and nearest depth, of every pixel of every frame."""
@@ -112,37 +148,26 @@ def look_up(source, shape, depths, position, gain, out, out_depth):
     width = position.shape[1]
     down = np.uint64(w * channels)
     for v in numba.prange(position.shape[0]):
-        weight = np.empty((10, width), np.float32)
+        weight, line = np.empty((10, width), np.float32), np.empty(3 * width + 1, np.float32)
+        shares = weight.reshape(-1)
         sharp_at, soft_at = np.empty(width, np.int32), np.empty(width, np.int32)
         nearest = np.empty(width, np.int32)
         inside = True
         for u in range(width):
             px, py = position[v, u, 0], position[v, u, 1]
             inside &= (px >= 1) & (px < w - 2) & (py >= 1) & (py < h - 2)
-        for u in range(width):
-            px, py = position[v, u, 0], position[v, u, 1]
-            if inside:                       # no branch in the loop: it runs 8 pixels at a time
-                column, row = np.int32(px), np.int32(py)
-                tx, ty = px - np.float32(column), py - np.float32(row)
-                x0, x1, x2, x3 = weights_kernel(tx, _A, _ONE)
-                y0, y1, y2, y3 = weights_kernel(ty, _A, _ONE)
-                first = ((row - np.int32(1)) * w + column - np.int32(1)) * channels
-            else:
-                column, x0, x1, x2, x3, _, _, _, _ = taps(px, w)
-                row, y0, y1, y2, y3, _, _, _, _ = taps(py, h)
-                first = (row * w + column) * channels
-                row, ty = bilinear(py, h)
-                column, tx = bilinear(px, w)
-            weight[0, u], weight[1, u], weight[2, u], weight[3, u] = x0, x1, x2, x3
-            weight[4, u], weight[5, u], weight[6, u], weight[7, u] = y0, y1, y2, y3
-            weight[8, u], weight[9, u] = tx, ty
-            sharp_at[u], soft_at[u] = first, (row * w + column) * channels
-            nearest[u] = (row + (ty >= _HALF)) * w + column + (tx >= _HALF)
+        if inside:
+            aim_inside(position[v], np.int32(w), np.int32(channels), weight, sharp_at, soft_at,
+                       nearest)
+        else:
+            aim_anywhere(position[v], h, w, channels, weight, sharp_at, soft_at, nearest)
         for n in range(batch):
             start = n * h * w * channels
-            if channels == 3:             # the same, with a number the compiler can unroll
-                resample_row(source, start, down, 3, sharp_at, soft_at, weight, gain[v],
-                             out[n, v])
+            if channels == 3 and start + sharp_at.max() + 3 * (w + 4) * 3 < source.size:
+                for u in range(width):
+                    cubic_three(source, start + sharp_at[u], start + soft_at[u], 3 * w, shares, u,
+                                width, gain[v, u], line, 3 * u)
+                out[n, v] = line[:3 * width]
             else:
                 resample_row(source, start, down, channels, sharp_at, soft_at, weight, gain[v],
                              out[n, v])
