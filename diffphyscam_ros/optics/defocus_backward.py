@@ -61,6 +61,12 @@ def _interleave(planes, image):
 
 
 @inline
+def _clear(row):
+    for x in range(row.size):
+        row[x] = 0
+
+
+@inline
 def _pad(spread, first, line, rows, left, right, summed, ones, layer, at, stride, size):
     """
     Fill a layer with the gradient of one quadrant and channel of a tile, or its running sums.
@@ -73,19 +79,35 @@ def _pad(spread, first, line, rows, left, right, summed, ones, layer, at, stride
     """
     begin, low, high, count = rows
     corner, width = at // stride * stride, right - left
-    layer[corner:corner + (stride if summed else size)] = 0
-    for i in range(count):
-        here, y = corner + i * stride, begin + i
-        inside = low <= y < high
-        source = first + y * line
-        if summed:
-            layer[here + stride:here + 2 * stride] = layer[here:here + stride]
-            layer[here + size:here + size + stride] = layer[here:here + stride]
-            if inside:
-                grow_runs(layer, at + i * stride, stride, size, ones, spread, source + left,
-                          width)
-        elif inside:
-            layer[at + i * stride:at + i * stride + width] = spread[source + left:source + right]
+    margin = at - corner
+    empty = low - begin
+    _clear(layer[corner:corner + (empty + 1) * stride])
+    if summed:
+        _clear(layer[corner + size:corner + size + empty * stride])
+    for i in range(empty, count):
+        here, source = corner + i * stride, first + (begin + i) * line
+        after, between = layer[here + stride:here + 2 * stride], layer[here + size:here + size
+                                                                       + stride]
+        if begin + i >= high:
+            before = layer[here:here + stride]
+            if summed:
+                for x in range(stride):
+                    after[x] = between[x] = before[x]
+            else:
+                _clear(before)
+        elif summed:
+            _clear(after[:margin])
+            _clear(between[:margin])
+            _clear(after[margin + width:])
+            _clear(between[margin + width:])
+            grow_runs(layer, at + i * stride, stride, size, ones, spread, source + left, width)
+        else:
+            row, values = layer[here:here + stride], spread[source + left:source + right]
+            _clear(row[:margin])
+            _clear(row[margin + width:])
+            inner = row[margin:margin + width]
+            for x in range(width):
+                inner[x] = values[x]
 
 
 @inline
@@ -170,7 +192,7 @@ def _scatter_backward(planes, position, hidden, hidden_position, hidden_color, h
             count = clip_boxes(boxes, reach, ty, tx, rows, columns)
             if count * TILE_ROWS * line > len(stack):
                 stack = np.empty(count * TILE_ROWS * line, planes.dtype)
-            stack[:count * TILE_ROWS * line] = 0
+            spans = np.empty((count, 4), np.int64)
             covered = np.zeros((rows, 4, TILE_COLUMNS), planes.dtype)
             n = 0
             for k in range(len(boxes)):
@@ -180,6 +202,7 @@ def _scatter_backward(planes, position, hidden, hidden_position, hidden_color, h
                 step = abs(level)
                 far = reach[step]
                 a, b, left, right = touched(boxes[k], far, ty, tx, rows, columns, lanes)
+                spans[n] = a, b, left, right
                 stride, size = room(far, b - a, right - left, lanes)
                 build(level, summed[step], planes, position, hidden, hidden_position,
                       hidden_color, hidden_weight, boxes[k], ty + a - far, tx + left - far,
@@ -205,9 +228,10 @@ def _scatter_backward(planes, position, hidden, hidden_position, hidden_color, h
                         slope[x] -= upstream[c, x] * out[ty + y, tx + x, c]
                 open_row(covered[y], slope, behind, TILE_COLUMNS)
                 for m in range(count - 1, -1, -1):
-                    first = (m * TILE_ROWS + y) * line
-                    take_away(stack[first:first + line], channels, TILE_COLUMNS, upstream,
-                              covered[y], behind, worth)
+                    if spans[m, 0] <= y < spans[m, 1]:
+                        first = (m * TILE_ROWS + y) * line
+                        take_away(stack[first:first + line], channels, spans[m, 2], spans[m, 3],
+                                  upstream, covered[y], behind, worth)
             n = 0
             for k in range(len(boxes)):
                 if boxes[k, 1] == 0:
@@ -215,7 +239,7 @@ def _scatter_backward(planes, position, hidden, hidden_position, hidden_color, h
                 level = k - len(reach) + 1
                 step = abs(level)
                 far = reach[step]
-                a, b, left, right = touched(boxes[k], far, ty, tx, rows, columns, lanes)
+                a, b, left, right = spans[n]
                 y0, y1 = max(boxes[k, 0], 0), min(boxes[k, 1], height)
                 x0, x1 = max(boxes[k, 2], 0), min(boxes[k, 3], width)
                 stride, size = room(far, y1 - y0, x1 - x0 + 3 * lanes, lanes)

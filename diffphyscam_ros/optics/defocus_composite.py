@@ -78,26 +78,27 @@ def open_row(covered, slope, behind, columns):
 
 
 @inline
-def take_away(spread, channels, columns, upstream, covered, behind, worth):
+def take_away(spread, channels, left, right, upstream, covered, behind, worth):
     """
     Turn one row of a layer's spreads into their gradients, far layers first.
 
-    What lies in front takes away from what lies behind, so ``covered`` (4, columns) goes back
-    to the coverage before this layer, ``behind`` collects its gradient.
+    What lies in front takes away from what lies behind, so ``covered`` (4, TILE_COLUMNS) goes
+    back to the coverage before this layer, ``behind`` collects its gradient.
 
-    :param upstream: (channels - 1, columns) gradient of the output over its coverage.
+    :param upstream: (channels - 1, TILE_COLUMNS) gradient of the output over its coverage.
     """
-    value = worth[:columns]
+    width = right - left
+    value = worth[:width]
     for q in range(4):
         value[:] = 0
         for c in range(channels - 1):
-            at = (q * channels + c) * TILE_COLUMNS
-            source, weight = spread[at:at + columns], upstream[c, :columns]
-            for x in range(columns):
+            at = (q * channels + c) * TILE_COLUMNS + left
+            source, weight = spread[at:at + width], upstream[c, left:right]
+            for x in range(width):
                 value[x] += weight[x] * source[x]
-        at = (q * channels + channels - 1) * TILE_COLUMNS
-        share, coverage, back = spread[at:at + columns], covered[q, :columns], behind[q, :columns]
-        for x in range(columns):
+        at = (q * channels + channels - 1) * TILE_COLUMNS + left
+        share, coverage, back = spread[at:at + width], covered[q, left:right], behind[q, left:right]
+        for x in range(width):
             before = coverage[x] - share[x]
             seen = _seen_share(before, coverage[x], share[x])
             gain = value[x] / max(share[x], _FAINT)
@@ -107,7 +108,7 @@ def take_away(spread, channels, columns, upstream, covered, behind, worth):
             coverage[x] = before
             value[x] = seen
         for c in range(channels - 1):
-            at = (q * channels + c) * TILE_COLUMNS
-            target, weight = spread[at:at + columns], upstream[c, :columns]
-            for x in range(columns):
+            at = (q * channels + c) * TILE_COLUMNS + left
+            target, weight = spread[at:at + width], upstream[c, left:right]
+            for x in range(width):
                 target[x] = weight[x] * value[x]
