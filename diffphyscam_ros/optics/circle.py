@@ -64,28 +64,23 @@ def place_table(moments: np.ndarray) -> np.ndarray:
     return np.clip(below, 0, len(moments) - 2).astype(np.int32)
 
 
-class Places(torch.autograd.Function):
-    """
-    Places (H, W) of depths (H, W) on the ladder, and signed radii [px] with a border.
-
-    A place counts steps, fractions linear in the second moment, with the sign of the circle. The
-    radii (H + 2 border, W + 2 border + spare) repeat the outermost pixels; they have no gradient.
-    """
+class _Places(torch.autograd.Function):
+    """:func:`places` and its gradient."""
 
     @staticmethod
     def forward(ctx, depth, infinity, focus_distance, dead_zone, moments, table, border, spare):
         array = depth.detach().contiguous().numpy()
         numbers = tuple(array.dtype.type(n.item()) for n in (infinity, focus_distance, dead_zone))
         height, width = array.shape
-        places = np.empty_like(array)
+        place = np.empty_like(array)
         radii = np.empty((height + 2 * border, width + 2 * border + spare), array.dtype)
         positive = np.empty(len(radii), np.bool_)
-        _place(array, *numbers, moments, table, border, places, radii, positive)
+        _place(array, *numbers, moments, table, border, place, radii, positive)
         check_depth(bool(positive.all()))
-        ctx.array, ctx.numbers, ctx.moments, ctx.places = array, numbers, moments, places
+        ctx.array, ctx.numbers, ctx.moments, ctx.places = array, numbers, moments, place
         radii = torch.from_numpy(radii)
         ctx.mark_non_differentiable(radii)
-        return torch.from_numpy(places), radii
+        return torch.from_numpy(place), radii
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -96,6 +91,20 @@ class Places(torch.autograd.Function):
                     gradient.contiguous().numpy(), out, sums)
         total = torch.from_numpy(sums.sum(0)).to(gradient.dtype)
         return torch.from_numpy(out), *total, None, None, None, None
+
+
+def places(depth: Tensor, infinity: Tensor, focus_distance: Tensor, dead_zone: Tensor,
+           moments: np.ndarray, table: np.ndarray, border: int = 0,
+           spare: int = 0) -> tuple[Tensor, Tensor]:
+    """
+    Places (H, W) of depths (H, W) on the ladder, and signed radii [px] with a border; on the CPU.
+
+    A place counts steps, fractions linear in the second moment, with the sign of the circle. The
+    radii (H + 2 border, W + 2 border + spare) repeat the outermost pixels; they have no gradient.
+
+    :param moments: of the ladder's steps; ``table`` from ``place_table``.
+    """
+    return _Places.apply(depth, infinity, focus_distance, dead_zone, moments, table, border, spare)
 
 
 @kernel

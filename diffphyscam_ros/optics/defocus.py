@@ -1,4 +1,4 @@
-"""Thin-lens defocus: a scatter-correct, depth-ordered blur that is differentiable in everything."""
+"""Thin-lens defocus: scatter-correct, in depth order, differentiable in everything."""
 
 import math
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from diffphyscam_ros.kernels import inline, kernel
 from diffphyscam_ros.optics.defocus_composite import open_row, share_of_whole, take_away
+from diffphyscam_ros.optics.defocus_forward import alternate
 from diffphyscam_ros.optics.defocus_layers import (
     build,
     clip_boxes,
@@ -161,8 +162,9 @@ def _scatter_backward(planes, position, hidden, hidden_position, hidden_color, h
     most = max(blocks.max(), 0)
     lanes = VECTOR // planes.itemsize
     start, weights = taps[0], taps[4]
-    for task in numba.prange((blocks.shape[0] - turn + turns - 1) // turns):
-        j = task * turns + turn
+    count_rows = (blocks.shape[0] - turn + turns - 1) // turns
+    for task in numba.prange(count_rows):
+        j = alternate(task, count_rows) * turns + turn
         offsets = np.empty(len(weights), np.int64)
         boxes = np.empty((2 * len(reach) - 1, 4), np.int64)
         wide = TILE_COLUMNS + 2 * most + 4 * lanes
@@ -174,7 +176,8 @@ def _scatter_backward(planes, position, hidden, hidden_position, hidden_color, h
         line = TILE_COLUMNS * 4 * channels
         stack = np.empty(4 * TILE_ROWS * line, planes.dtype)
         upstream = np.empty((colors, TILE_COLUMNS), planes.dtype)
-        slope, worth = np.empty((2, TILE_COLUMNS), planes.dtype)
+        slope, worth = np.empty(TILE_COLUMNS, planes.dtype), np.empty((2, TILE_COLUMNS),
+                                                                      planes.dtype)
         behind = np.empty((4, TILE_COLUMNS), planes.dtype)
         for i in range(blocks.shape[1]):
             ty, tx = j * TILE_ROWS, i * TILE_COLUMNS
@@ -221,10 +224,10 @@ def _scatter_backward(planes, position, hidden, hidden_position, hidden_color, h
                 for c in range(colors):
                     upstream[c] = 0
                 slope[:] = 0
-                share_of_whole(covered[y], columns, worth)
+                share_of_whole(covered[y], columns, worth[0])
                 for x in range(columns):
                     for c in range(colors):
-                        upstream[c, x] = gradient[ty + y, tx + x, c] * worth[x]
+                        upstream[c, x] = gradient[ty + y, tx + x, c] * worth[0, x]
                         slope[x] -= upstream[c, x] * out[ty + y, tx + x, c]
                 open_row(covered[y], slope, behind, TILE_COLUMNS)
                 for m in range(count - 1, -1, -1):

@@ -86,29 +86,36 @@ def take_away(spread, channels, left, right, upstream, covered, behind, worth):
     back to the coverage before this layer, ``behind`` collects its gradient.
 
     :param upstream: (channels - 1, TILE_COLUMNS) gradient of the output over its coverage.
+    :param worth: (2, TILE_COLUMNS) scratch.
     """
     width = right - left
-    value = worth[:width]
+    value, seen_share = worth[0, :width], worth[1, :width]
     for q in range(4):
-        value[:] = 0
+        for x in range(width):
+            value[x] = 0
         for c in range(channels - 1):
             at = (q * channels + c) * TILE_COLUMNS + left
             source, weight = spread[at:at + width], upstream[c, left:right]
             for x in range(width):
                 value[x] += weight[x] * source[x]
         at = (q * channels + channels - 1) * TILE_COLUMNS + left
-        share, coverage, back = spread[at:at + width], covered[q, left:right], behind[q, left:right]
+        share, coverage = spread[at:at + width], covered[q, left:right]
+        back = behind[q, left:right]
+        # in two loops: one with four arrays to write is more than the compiler will vectorise
         for x in range(width):
-            before = coverage[x] - share[x]
-            seen = _seen_share(before, coverage[x], share[x])
             gain = value[x] / max(share[x], _FAINT)
-            steep = _full_slope(coverage[x])
-            share[x] = back[x] + gain * (steep - seen)
-            back[x] += gain * (steep - _full_slope(before))
+            steep, part = _full_slope(coverage[x]), share[x]
+            before = coverage[x] - part
             coverage[x] = before
-            value[x] = seen
+            seen = _seen_share(before, before + part, part)
+            share[x] = gain * (steep - seen)
+            value[x] = gain * (steep - _full_slope(before))
+            seen_share[x] = seen
+        for x in range(width):
+            share[x] += back[x]
+            back[x] += value[x]
         for c in range(channels - 1):
             at = (q * channels + c) * TILE_COLUMNS + left
             target, weight = spread[at:at + width], upstream[c, left:right]
             for x in range(width):
-                target[x] = weight[x] * value[x]
+                target[x] = weight[x] * seen_share[x]

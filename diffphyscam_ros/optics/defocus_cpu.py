@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffphyscam_ros.optics import defocus_backward, defocus_forward
-from diffphyscam_ros.optics.circle import blur, place_table, Places
+from diffphyscam_ros.optics.circle import blur, place_table, places
 from diffphyscam_ros.optics.defocus_hidden import find_hidden_cpu, hidden_layer, REACH, SPARE
 from diffphyscam_ros.optics.defocus_layers import TILE_COLUMNS, TILE_ROWS
 from diffphyscam_ros.optics.lanes import VECTOR
@@ -19,12 +19,12 @@ def blur_image(radiance: Tensor, depth: Tensor, infinity: Tensor, focus_distance
     """Defocus (H, W, C) as defocus_torch.blur_image does, and its gradients, once."""
     numbers = (infinity, focus_distance, dead_zone)
     moments, table = _tables(psf, depth.dtype)[:2]
-    places, radii = Places.apply(depth, *numbers, moments, table, REACH, SPARE)
+    position, radii = places(depth, *numbers, moments, table, REACH, SPARE)
     front, behind = find_hidden_cpu(radii, depth.shape[1])
     pair = depth.reshape(-1)[torch.stack([front, behind])]
     color, weight = hidden_layer(radiance, blur(pair, *numbers)[1], front, behind)
-    place, _ = Places.apply(pair[1:], *numbers, moments, table, 0, 0)
-    return _Scatter.apply(radiance, places, color, weight, place[0], front, psf)
+    hidden, _ = places(pair[1:], *numbers, moments, table)
+    return _Scatter.apply(radiance, position, color, weight, hidden[0], front, psf)
 
 
 @lru_cache
@@ -39,12 +39,12 @@ def _tables(psf: str, dtype: torch.dtype) -> tuple:
 class _Scatter(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, color, places, hidden_color, hidden_weight, hidden_place, front, psf):
+    def forward(ctx, color, position, hidden_color, hidden_weight, hidden_place, front, psf):
         hidden_arrays = [t.detach().contiguous().numpy()
                          for t in (hidden_place, hidden_color, hidden_weight)]
-        position = places.detach().numpy()
+        _, _, reach, summed, taps = _tables(psf, position.dtype)
+        position = position.detach().numpy()
         height, width = position.shape
-        _, _, reach, summed, taps = _tables(psf, places.dtype)
         # the hidden pixels come in image order: rows are runs
         rows = np.searchsorted(front.numpy(), np.arange(height + 1) * width)
         hidden = (rows, front.numpy() % width)
@@ -62,5 +62,5 @@ class _Scatter(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         found = defocus_backward.gradients(*ctx.constants, gradient.contiguous().numpy())
-        color, places, hidden_color, hidden_weight, hidden_place = map(torch.from_numpy, found)
-        return color, places, hidden_color, hidden_weight, hidden_place, None, None
+        color, position, hidden_color, hidden_weight, hidden_place = map(torch.from_numpy, found)
+        return color, position, hidden_color, hidden_weight, hidden_place, None, None

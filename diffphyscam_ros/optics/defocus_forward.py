@@ -18,13 +18,12 @@ from diffphyscam_ros.optics.defocus_layers import (
     place_taps,
     room,
     spread_row,
-    tile_margin,
     TILE_COLUMNS,
+    tile_margin,
     TILE_ROWS,
     touched,
 )
 from diffphyscam_ros.optics.lanes import store_three, VECTOR
-
 
 _ZERO = np.float32(0)
 
@@ -59,15 +58,21 @@ def prepare(image, position, hidden, hidden_position, reach, planes, blocks):
 
 
 @inline
-def _chequered(turn, rows, columns):
+def alternate(turn, count):
     """
-    Tile of a turn: the black squares of a chequerboard first, then the white ones.
+    Even numbers below ``count`` first, then odd ones.
 
     Threads get contiguous shares of a loop; the sky is cheap and the ground is not, so a share
     must not be one of them alone.
     """
-    half = (rows * columns + 1) // 2
-    place = 2 * turn if turn < half else 2 * (turn - half) + 1
+    half = (count + 1) // 2
+    return 2 * turn if turn < half else 2 * (turn - half) + 1
+
+
+@inline
+def _chequered(turn, rows, columns):
+    """Tile of a turn: the black squares of a chequerboard first, then the white ones."""
+    place = alternate(turn, rows * columns)
     row = place // columns
     column = place % columns
     if columns % 2 == 0 and row % 2:

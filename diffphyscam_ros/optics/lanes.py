@@ -30,12 +30,15 @@ class Lanes:
         return self.builder.bitcast(self.builder.gep(data, [index]), self.vector.as_pointer())
 
     def load(self, data, index):
+        """Vector that starts at ``index``."""
         return self.builder.load(self.at(data, index), align=self.bytes)
 
     def store(self, value, data, index):
+        """Write one vector from ``index`` on."""
         self.builder.store(value, self.at(data, index), align=self.bytes)
 
     def step(self, index, vectors):
+        """Index that many vectors further."""
         return self.builder.add(index, ir.Constant(index.type, vectors * self.count))
 
     def splat(self, value):
@@ -46,6 +49,7 @@ class Lanes:
         return self.builder.shuffle_vector(first, first, zeros)
 
     def add_product(self, total, a, b):
+        """Evaluate total + a b, in one instruction where there is one."""
         product = self.builder.fmul(a, b, flags=_CONTRACT)
         return self.builder.fadd(total, product, flags=_CONTRACT)
 

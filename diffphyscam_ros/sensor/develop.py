@@ -76,8 +76,8 @@ def develop(radiance: Tensor, sensor: Sensor, settings: Settings, seed: int) -> 
     _develop(image.view(batch, height, width * colours).numpy(), colours, channels,
              numbers[:, 0].numpy(), blocks.numpy(),
              np.float32(float(sensor.saturation_capacity)), pattern.numpy(), mosaic, matrix,
-             lookup, numbers_out, *noise.seeds(seed), noisy, *noise.tables(), np.float32(sensor.levels),
-             out.view(batch, height, width * channels).numpy())
+             lookup, numbers_out, *noise.seeds(seed), noisy, *noise.tables(),
+             np.float32(sensor.levels), out.view(batch, height, width * channels).numpy())
     return out.reshape(*radiance.shape[:-3], height, width, channels)
 
 
