@@ -19,7 +19,8 @@ from diffphyscam_ros.optics.published_defocus import kernel_size
 from diffphyscam_ros.optics.residual_blur import residual_blur
 from diffphyscam_ros.sensor import develop
 
-MEDIAN_BLUR = 8.0
+#: [px] circles of confusion that the table is made for.
+MEDIAN_BLURS = 2.0, 8.0
 FRAME = 480 * 640 * 3 * 4
 
 
@@ -37,12 +38,12 @@ def scene(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     return radiance[0].permute(1, 2, 0).contiguous(), depth
 
 
-def blurred_camera(depth: torch.Tensor) -> PhysicalCamera:
-    """Return the default camera with a defocus gain that makes the median circle 8 px."""
+def blurred_camera(depth: torch.Tensor, median: float) -> PhysicalCamera:
+    """Return the default camera with a defocus gain that makes that median circle [px]."""
     camera = PhysicalCamera.preset('default')
     parts = {'focal_length': camera.settings.focal_length, 'f_number': camera.settings.f_number,
              'focus_distance': 2.0, 'pixel_pitch': camera.sensor.pixel_pitch}
-    gain = MEDIAN_BLUR / signed_diameter(depth, **parts).abs().median().item()
+    gain = median / signed_diameter(depth, **parts).abs().median().item()
     return replace(camera, lens=replace(camera.lens, defocus_gain=gain))
 
 
@@ -79,7 +80,7 @@ def published_sparse(radiance: torch.Tensor, size: torch.Tensor) -> torch.Tensor
 
 def main() -> None:
     """Print the tables."""
-    camera = blurred_camera(scene(480, 640)[1])
+    camera, sharper = (blurred_camera(scene(480, 640)[1], m) for m in reversed(MEDIAN_BLURS))
     settings, sensor, lens = camera.settings, camera.sensor, camera.lens
     matrix, (height, width) = camera.render_view()
     rendered, rendered_depth = scene(height, width)
@@ -101,15 +102,18 @@ def main() -> None:
         ('copy of the frame', lambda: target.copy_(radiance), 2 * FRAME),
         ('distortion, vignetting', lambda: resample.resample_frame(
             rendered, rendered_depth, position, gain), warp_bytes),
-        ('defocus, 8 px median', lambda: defocus(radiance, depth, **optics),
-         2 * FRAME + FRAME // 3),
+        *((f'defocus, {median:g} px median', lambda gain=gain: defocus(
+            radiance, depth, **{**optics, 'gain': gain}), 2 * FRAME + FRAME // 3)
+          for median, gain in zip(MEDIAN_BLURS, (sharper.lens.defocus_gain, lens.defocus_gain),
+                                  strict=True)),
         ('residual blur, 0.5 px', lambda: residual_blur(radiance, sigma), 2 * FRAME),
         ('exposure ... quantisation', lambda: develop.develop(radiance, sensor, settings, 1),
          FRAME + 2 * samples + samples),
         ('the same without noise', lambda: develop.develop(
             radiance, replace(sensor, noise=False), settings, 1), FRAME + samples),
-        ('whole camera (sample)', lambda: camera.sample(
-            rendered, rendered_depth, generator=generator), warp_bytes + 3 * FRAME + 3 * samples),
+        *((f'whole camera, {median:g} px median', lambda one=one: one.sample(
+            rendered, rendered_depth, generator=generator), warp_bytes + 3 * FRAME + 3 * samples)
+          for median, one in zip(MEDIAN_BLURS, (sharper, camera), strict=True)),
     ]
     print(f'{"640x480x3, 2 threads":28s} {"wall ms":>8s} {"CPU ms":>8s} {"MB":>6s} {"copies":>7s}')
     copy = None

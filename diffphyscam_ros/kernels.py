@@ -28,6 +28,8 @@ os.environ.setdefault('NUMBA_CACHE_DIR', str(_cache_folder()))
 import numba  # noqa: E402
 
 numba.config.THREADING_LAYER = 'threadsafe'
+# whoever imported numba first had it read the environment without the line above
+numba.config.CACHE_DIR = os.environ['NUMBA_CACHE_DIR']
 
 #: Reordering and contraction are allowed; NaN and infinity keep their meaning.
 FASTMATH = {'contract', 'reassoc', 'arcp', 'nsz', 'afn'}

@@ -146,7 +146,7 @@ def test_fused_equals_torch_in_image_and_gradient():
     # The same arithmetic in another order; the gradients of shares below 1e-6 in an aperture that
     # is just closing (slope 128) take another, equally valid form: 1e-6 * 128 = 1.3e-4.
     for size, gain, psf in (((40, 70), 1.0, 'disc'), ((20, 70), 6.0, 'disc'),
-                            ((12, 70), 2.0, 'gaussian')):
+                            ((80, 150), 3.0, 'disc'), ((12, 70), 2.0, 'gaussian')):
         radiance, depth = scene(*size, seed=3)
         results = []
         for module in (defocus_cpu, defocus_torch):
@@ -159,12 +159,12 @@ def test_fused_equals_torch_in_image_and_gradient():
 
 
 def _with(module, *args, **options):
-    """Run defocus with the scatter of one module."""
-    keep, defocus_cpu.scatter = defocus_cpu.scatter, module.scatter
+    """Run defocus with the evaluator of one module."""
+    keep, defocus_cpu.blur_image = defocus_cpu.blur_image, module.blur_image
     try:
         return defocus(*args, **options)
     finally:
-        defocus_cpu.scatter = keep
+        defocus_cpu.blur_image = keep
 
 
 PARAMETERS = {**LENS, 'gain': 0.9, 'dead_zone': 0.4}

@@ -1,17 +1,13 @@
-"""
-Thin-lens defocus: a scatter-correct, depth-ordered blur that is differentiable in everything.
+"""Thin-lens defocus: scatter-correct, in depth order, differentiable in everything."""
 
-Circle of confusion: c = f^2 |d - U| / (N C d (U - f)) [px], e.g. Potmesil and Chakravarty,
-"Synthetic image generation with a lens and aperture camera model", 1982, eq. 6.
-"""
+import math
 
 import torch
 from torch import Tensor
 
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.optics import defocus_cpu, defocus_torch
-from diffphyscam_ros.optics.defocus_hidden import find_hidden, hidden_layer
-from diffphyscam_ros.optics.psf import MAX_DIAMETER
+from diffphyscam_ros.optics.circle import circle_at_infinity, NEAREST, signed_circle
 
 PSFS = ('disc', 'gaussian')
 
@@ -23,10 +19,8 @@ def signed_diameter(depth: Tensor, *, focal_length, f_number, focus_distance, pi
 
     Every length in [m]; ``depth`` may be +inf. Parameters broadcast against ``depth``.
     """
-    infinity = gain * focal_length ** 2 / (f_number * pixel_pitch
-                                           * (focus_distance - focal_length))
-    # nearer than a micrometre the circle is far beyond any limit, and 1 / depth^2 overflows
-    return infinity * (1 - focus_distance / depth.clamp_min(1e-6))
+    infinity = circle_at_infinity(focal_length, f_number, focus_distance, pixel_pitch, gain)
+    return signed_circle(depth.clamp_min(NEAREST), infinity, focus_distance)
 
 
 def defocus(radiance: Tensor, depth: Tensor, *, focal_length, f_number, focus_distance,
@@ -56,54 +50,43 @@ def defocus(radiance: Tensor, depth: Tensor, *, focal_length, f_number, focus_di
         raise InputError(f'radiance is {radiance.dtype} and depth {depth.dtype}; pass both as '
                          'float32 or both as float64.')
     batch = depth.shape[:-2]
-
-    def parameter(name, value, low=0.0, inclusive=False):
-        value = torch.as_tensor(value, dtype=depth.dtype, device=depth.device)
-        if value.dim() and value.shape != batch:
-            raise InputError(f'{name} has shape {tuple(value.shape)}; pass a number or one value '
-                             f'per image, shape {tuple(batch)}.')
-        legal = torch.isfinite(value) & ((value >= low) if inclusive else (value > low))
-        if not bool(legal.all()):
-            raise InputError(f'{name} is {value.tolist()}; pass a finite number '
-                             f'{"of at least" if inclusive else "greater than"} {low:g}.')
-        return value.reshape(*value.shape, 1, 1)
-
-    f = parameter('focal_length', focal_length)
-    N = parameter('f_number', f_number)
-    U = parameter('focus_distance', focus_distance)
-    C = parameter('pixel_pitch', pixel_pitch)
-    a = parameter('gain', gain, inclusive=True)
-    b = parameter('dead_zone', dead_zone, inclusive=True)
+    f, N, U, C, a, b = (
+        _parameter(name, value, depth) for name, value in (
+            ('focal_length', focal_length), ('f_number', f_number),
+            ('focus_distance', focus_distance), ('pixel_pitch', pixel_pitch), ('gain', gain),
+            ('dead_zone', dead_zone)))
     if not bool((U > f).all()):
         raise InputError('focus_distance is not greater than focal_length; a lens focuses only '
                          'beyond its focal length, so pass focus_distance > focal_length [m].')
-    if not bool((depth > 0).all()):
-        raise InputError('depth has values that are not positive; pass metres along the optical '
-                         'axis, +inf where there is nothing.')
-    size = radiance.shape[-3:]
+    infinity = circle_at_infinity(f, N, U, C, a)
+    if not batch:
+        return _blur_one(radiance, depth, infinity, U, b, psf)
     count = batch.numel()
-    flat = [p.expand(*batch, 1, 1).reshape(count) for p in (f, N, U, C, a, b)]
-    images = [_defocus_one(radiance.reshape(count, *size)[i], depth.reshape(count, *size[:2])[i],
-                           *(p[i] for p in flat), psf) for i in range(count)]
-    return torch.stack(images).reshape(radiance.shape)
+    numbers = [p.expand(batch).reshape(count) for p in (infinity, U, b)]
+    images = radiance.reshape(count, *radiance.shape[-3:])
+    depths = depth.reshape(count, *depth.shape[-2:])
+    return torch.stack([_blur_one(images[i], depths[i], *(n[i] for n in numbers), psf)
+                        for i in range(count)]).reshape(radiance.shape)
 
 
-def _defocus_one(radiance, depth, f, N, U, C, a, b, psf):
-    def blur(d):
-        """Second moment [px^2] and signed radius [px]."""
-        c = signed_diameter(d, focal_length=f, f_number=N, focus_distance=U, pixel_pitch=C,
-                            gain=a).clamp(-MAX_DIAMETER, MAX_DIAMETER)
-        moment = (c * c - b * b).clamp_min(0) / 16
-        return moment, torch.where(moment > 0, c, 0) / 2
+def _parameter(name: str, value, depth: Tensor) -> Tensor:
+    """Check a number or a tensor; return it in the depth's dtype and on its device."""
+    inclusive = name in ('gain', 'dead_zone')
+    if isinstance(value, Tensor):
+        value = value.to(depth)
+        if value.dim() and value.shape != depth.shape[:-2]:
+            raise InputError(f'{name} has shape {tuple(value.shape)}; pass a number or one value '
+                             f'per image, shape {tuple(depth.shape[:-2])}.')
+        numbers = value.detach().reshape(-1).tolist()
+    else:
+        numbers = [float(value)]
+        value = torch.tensor(value, dtype=depth.dtype, device=depth.device)
+    if not all(0 <= n < math.inf and (n > 0 or inclusive) for n in numbers):
+        raise InputError(f'{name} is {value.tolist()}; pass a finite number '
+                         f'{"of at least" if inclusive else "greater than"} 0.')
+    return value
 
-    moment, radius = blur(depth)
-    front, behind = find_hidden(radius.detach())
-    pair_moment, pair_radius = blur(depth.reshape(-1)[torch.stack([front, behind])])
-    color, weight = hidden_layer(radiance, pair_radius, front, behind)
-    hidden = (front, color, weight, pair_moment[1], _side(pair_radius[1]))
-    scatter = (defocus_cpu if radiance.device.type == 'cpu' else defocus_torch).scatter
-    return scatter(radiance, moment, _side(radius), hidden, psf)
 
-
-def _side(radius: Tensor) -> Tensor:
-    return torch.where(radius.detach() < 0, -1, 1)
+def _blur_one(radiance, depth, infinity, focus_distance, dead_zone, psf):
+    evaluator = defocus_cpu if radiance.device.type == 'cpu' else defocus_torch
+    return evaluator.blur_image(radiance, depth, infinity, focus_distance, dead_zone, psf)

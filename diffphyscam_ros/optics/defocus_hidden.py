@@ -13,12 +13,17 @@ import torch
 from torch import Tensor
 
 from diffphyscam_ros.kernels import kernel
+from diffphyscam_ros.optics.lanes import keep_first, VECTOR
 
-#: [px] reach of the search.
-REACH = 32
+#: [px] reach of the search, and columns to spare beside it for whole vectors.
+REACH, SPARE = 32, 17
 #: A colour counts as a mixture while its distance from the mixing line is below this share.
 MIXTURE_TOLERANCE = 0.2
-_BLOCK = 8
+#: Rows and columns that are searched together, and how many such blocks the reach spans.
+_ROWS, _COLUMNS = 8, 16
+_ROWS_AROUND, _COLUMNS_AROUND = REACH // _ROWS, REACH // _COLUMNS
+#: Radii that grow no faster than this per pixel along both axes hide nothing.
+_FLAT = np.float32(0.7)
 
 
 def _search_offsets() -> np.ndarray:
@@ -35,46 +40,78 @@ DISTANCES = np.hypot(OFFSETS[:, 0], OFFSETS[:, 1])
 
 
 @kernel
-def _block_maxima(radius, maxima):
-    height, width = radius.shape
-    for block_row in numba.prange(maxima.shape[0]):
-        for block_column in range(maxima.shape[1]):
-            largest = -np.inf
-            for y in range(block_row * _BLOCK, min(height, (block_row + 1) * _BLOCK)):
-                for x in range(block_column * _BLOCK, min(width, (block_column + 1) * _BLOCK)):
-                    largest = max(largest, radius[y, x])
-            maxima[block_row, block_column] = largest
+def _measure_blocks(radii, maxima, steep):
+    """Largest radius of each block, and whether any neighbours in it differ too much."""
+    height = radii.shape[0] - 2 * REACH
+    for j in numba.prange(maxima.shape[0]):
+        maxima[j], steep[j] = -np.inf, False
+        for y in range(j * _ROWS, min(height, (j + 1) * _ROWS)):
+            here, below = radii[REACH + y, REACH:], radii[REACH + y + 1, REACH:]
+            for i in range(maxima.shape[1]):
+                largest, rise = here[i * _COLUMNS], _FLAT * 0
+                for x in range(i * _COLUMNS, (i + 1) * _COLUMNS):
+                    largest = max(largest, here[x])
+                    rise = max(rise, max(abs(here[x + 1] - here[x]), abs(below[x] - here[x])))
+                maxima[j, i] = max(maxima[j, i], largest)
+                steep[j, i] |= rise > _FLAT
 
 
 @kernel
-def _search(radius, maxima, offsets, distances, found):
-    height, width = radius.shape
+def _search(radii, width, flat, maxima, steep, offsets, distances, found, flat_found, counts):
+    """Number of the nearest offset that shows through each pixel, -1 for none; counts per row."""
+    stride = radii.shape[1]
+    height = found.shape[0]
     rows, columns = maxima.shape
-    for block_row in numba.prange(rows):
-        for block_column in range(columns):
-            close, far = -np.inf, -np.inf
-            for j in range(max(0, block_row - 4), min(rows, block_row + 5)):
-                for i in range(max(0, block_column - 4), min(columns, block_column + 5)):
-                    far = max(far, maxima[j, i])
-                    if abs(j - block_row) < 2 and abs(i - block_column) < 2:
-                        close = max(close, maxima[j, i])
-            for y in range(block_row * _BLOCK, min(height, (block_row + 1) * _BLOCK)):
-                for x in range(block_column * _BLOCK, min(width, (block_column + 1) * _BLOCK)):
-                    own = radius[y, x]
-                    reach = far - own
-                    if reach <= _BLOCK:
-                        reach = min(reach, close - own)
-                    found[y, x] = -1
-                    if reach <= 1:
-                        continue
-                    for k in range(len(distances)):
-                        if distances[k] >= reach:
-                            break
-                        there = (min(max(y + offsets[k, 0], 0), height - 1),
-                                 min(max(x + offsets[k, 1], 0), width - 1))
-                        if radius[there] - own > distances[k]:
-                            found[y, x] = there[0] * width + there[1]
-                            break
+    lanes = VECTOR // radii.itemsize
+    for j in numba.prange(rows):
+        counts[j * _ROWS:(j + 1) * _ROWS] = 0
+        for i in range(columns):
+            close = far = maxima[j, i]
+            edge = False
+            for v in range(max(0, j - _ROWS_AROUND), min(rows, j + _ROWS_AROUND + 1)):
+                for u in range(max(0, i - _COLUMNS_AROUND), min(columns, i + _COLUMNS_AROUND + 1)):
+                    far = max(far, maxima[v, u])
+                    edge |= steep[v, u]
+                    if abs(v - j) < 2 and abs(u - i) < 2:
+                        close = max(close, maxima[v, u])
+            first, last = j * _ROWS, min(height, (j + 1) * _ROWS)
+            least = maxima[j, i]
+            if edge:
+                for y in range(first, last):
+                    for x in range(i * _COLUMNS, (i + 1) * _COLUMNS):
+                        least = min(least, radii[REACH + y, REACH + x])
+            reach = far - least
+            if reach <= _ROWS:
+                reach = min(reach, close - least)
+            found[first:last, i * _COLUMNS:(i + 1) * _COLUMNS] = -1
+            if not edge or reach <= 1:
+                continue
+            for k in range(len(distances)):
+                if distances[k] >= reach:
+                    break
+                step = offsets[k, 0] * stride + offsets[k, 1]
+                for y in range(first, last):
+                    for x in range(i * _COLUMNS, (i + 1) * _COLUMNS, lanes):
+                        here = (REACH + y) * stride + REACH + x
+                        keep_first(flat_found, y * found.shape[1] + x, flat, here,
+                                   here + step, distances[k], np.int32(k))
+            for y in range(first, last):
+                for x in range(i * _COLUMNS, min(width, (i + 1) * _COLUMNS)):
+                    counts[y] += found[y, x] >= 0
+
+
+@kernel
+def _collect(found, counts, ends, width, offsets, front, behind):
+    """Flat indices of the pixels in front and of those that show behind them, in order."""
+    height = found.shape[0]
+    for y in numba.prange(height):
+        n = ends[y] - counts[y]
+        for x in range(width if counts[y] else 0):
+            if found[y, x] >= 0:
+                row = min(max(y + offsets[found[y, x], 0], 0), height - 1)
+                column = min(max(x + offsets[found[y, x], 1], 0), width - 1)
+                front[n], behind[n] = y * width + x, row * width + column
+                n += 1
 
 
 def _search_torch(radius: Tensor) -> Tensor:
@@ -90,6 +127,23 @@ def _search_torch(radius: Tensor) -> Tensor:
     return found
 
 
+def find_hidden_cpu(radii: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """:func:`find_hidden` of radii with a border of REACH px, and spare columns at the right."""
+    array = radii.numpy()
+    height = len(array) - 2 * REACH
+    blocks = -(-height // _ROWS), -(-width // _COLUMNS)
+    maxima, steep = np.empty(blocks, array.dtype), np.empty(blocks, np.bool_)
+    found = np.empty((height, blocks[1] * _COLUMNS), np.int32)
+    counts = np.empty(height, np.int64)
+    _measure_blocks(array, maxima, steep)
+    _search(array, width, array.reshape(-1), maxima, steep, OFFSETS,
+            DISTANCES.astype(array.dtype), found, found.reshape(-1), counts)
+    ends = counts.cumsum()
+    front, behind = np.empty((2, ends[-1]), np.int64)
+    _collect(found, counts, ends, width, OFFSETS, front, behind)
+    return torch.from_numpy(front), torch.from_numpy(behind)
+
+
 @torch.no_grad()
 def find_hidden(radius: Tensor) -> tuple[Tensor, Tensor]:
     """
@@ -98,15 +152,7 @@ def find_hidden(radius: Tensor) -> tuple[Tensor, Tensor]:
     :param radius: (H, W) signed blur radius [px], negative in front of the focus.
     :return: flat indices (n,) of the pixels in front and (n,) of the pixels that show behind.
     """
-    if radius.device.type == 'cpu':
-        array = radius.contiguous().numpy()
-        maxima = np.empty([-(-n // _BLOCK) for n in array.shape], array.dtype)
-        found = np.empty(array.shape, np.int64)
-        _block_maxima(array, maxima)
-        _search(array, maxima, OFFSETS, DISTANCES, found)
-        found = torch.from_numpy(found)
-    else:
-        found = _search_torch(radius)
+    found = _search_torch(radius)
     front = (found.flatten() >= 0).nonzero()[:, 0]
     return front, found.flatten()[front]
 

@@ -8,12 +8,31 @@ import torch
 from torch import Tensor
 import torch.nn.functional as F
 
+from diffphyscam_ros.optics.circle import blur, check_depth
+from diffphyscam_ros.optics.defocus_hidden import find_hidden, hidden_layer
 from diffphyscam_ros.optics.psf import dense_quadrants, ladder
 
 #: Coverage over which a full aperture closes; a power of two, exact in every precision.
 CORNER = 1 / 128
 #: Shares below this are rounding.
 FAINT = 1e-6
+
+
+def blur_image(radiance: Tensor, depth: Tensor, infinity: Tensor, focus_distance: Tensor,
+               dead_zone: Tensor, psf: str) -> Tensor:
+    """Defocus (H, W, C) by its depth (H, W) [m]; see circle.py for the numbers."""
+    check_depth(bool((depth > 0).all()))
+    numbers = (infinity, focus_distance, dead_zone)
+    moment, radius = blur(depth, *numbers)
+    front, behind = find_hidden(radius.detach())
+    pair_moment, pair_radius = blur(depth.reshape(-1)[torch.stack([front, behind])], *numbers)
+    color, weight = hidden_layer(radiance, pair_radius, front, behind)
+    hidden = (front, color, weight, pair_moment[1], _side(pair_radius[1]))
+    return scatter(radiance, moment, _side(radius), hidden, psf)
+
+
+def _side(radius: Tensor) -> Tensor:
+    return torch.where(radius.detach() < 0, -1, 1)
 
 
 def full(coverage: Tensor) -> Tensor:

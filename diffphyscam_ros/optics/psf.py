@@ -7,7 +7,9 @@ moment: the mixture sums to one, has exactly the second moment of the ideal disc
 c^2, so nothing is singular in focus. Each kernel comes in four quadrants of the aperture, for the
 order of occlusion differs from one side of an edge to the other.
 
-Large kernels are applied to running sums along the rows: four taps a row, whatever its length.
+Large kernels are applied to running sums down the columns: a run of pixels is the difference of
+its two ends, so the cost of a kernel grows with its diameter. Ends lie on whole or half pixels;
+each column of a kernel is weighted so that the profile across columns is the disc's, exactly.
 """
 
 from dataclasses import dataclass
@@ -18,8 +20,8 @@ import numpy as np
 
 #: [px] largest circle of confusion; wider ones are drawn this wide.
 MAX_DIAMETER = 120.0
-#: [px] up to this radius every pixel of a kernel is a tap; beyond, the ends of its rows are.
-DENSE_RADIUS = 4.5
+#: [px] up to this radius every pixel of a kernel is a tap; beyond, the ends of its columns are.
+DENSE_RADIUS = 3.0
 #: A Gaussian ends at this many standard deviations.
 GAUSSIAN_CUT = 3.0
 #: A large Gaussian is a pile of this many discs.
@@ -28,24 +30,34 @@ GAUSSIAN_DISCS = 8
 
 @dataclass(frozen=True)
 class Ladder:
-    """All kernels of one PSF, as taps: out(p) = sum of weight * source(p + offset)."""
+    """
+    All kernels of one PSF, as taps: sums of weight * plane(p + offset).
+
+    A tap reads one of two planes. Of a kernel that is not ``summed``, plane 0 is the source. Of
+    one that is, plane 0 holds running sums P, P[y] = sum of source[:y] down a column, and plane 1
+    their values half a pixel further down, (P[y] + P[y + 1]) / 2.
+
+    Taps come in six groups: the four quadrants (above left, above right, below left, below
+    right), then the middles of the runs, left and right. A quadrant above is its group plus the
+    middles of its side, one below is its group minus them.
+    """
 
     moments: np.ndarray
     """(K,) [px^2] second moment per axis; the first kernel is a single pixel with moment 0."""
     reach: np.ndarray
     """(K,) int64 [px] no tap is further away along rows or columns."""
     summed: np.ndarray
-    """(K,) bool: the taps read running sums P along the row, P[x] = sum of source[:x]."""
+    """(K,) bool: the taps read running sums."""
     start: np.ndarray
-    """(K, 5) int64: quadrant q of kernel k has the taps start[k, q] to start[k, q + 1]."""
-    offsets: np.ndarray
-    """(T, 2) int64 (dy, dx)."""
+    """(K, 7) int64: group g of kernel k has the taps start[k, g] to start[k, g + 1]."""
+    taps: np.ndarray
+    """(T, 3) int64 (plane, dy, dx)."""
     weights: np.ndarray
     """(T,) float64; each quadrant of each kernel sums to one when dense."""
 
 
-def half_widths(radius: float) -> np.ndarray:
-    """(rows,) half width [px] of each row of a disc: its area inside that row of pixels / 2."""
+def half_heights(radius: float) -> np.ndarray:
+    """(columns,) half height [px] of a disc in each column of pixels: half its area there."""
     reach = math.ceil(radius - 0.5)
     edges = np.clip(np.arange(-reach, reach + 2) - 0.5, -radius, radius)
     integral = (edges * np.sqrt(np.maximum(radius ** 2 - edges ** 2, 0))
@@ -70,39 +82,38 @@ def _gaussian(sigma: float) -> np.ndarray:
 
 
 def _dense(kernel: np.ndarray) -> list:
-    """Four lists of taps (dy, dx, weight); pixels on an axis belong half to either side."""
+    """Six groups of taps (plane, dy, dx, weight); pixels on an axis belong half to each side."""
     reach = len(kernel) // 2
     across = np.arange(-reach, reach + 1)
     before, after = (1 - np.sign(across)) / 2, (1 + np.sign(across)) / 2
-    quadrants = []
+    groups = []
     for vertical in (before, after):
         for horizontal in (before, after):
             part = 4 * kernel * vertical[:, None] * horizontal
-            quadrants.append([(y - reach, x - reach, part[y, x])
-                              for y, x in zip(*np.nonzero(part), strict=True)])
-    return quadrants
+            groups.append([(0, y - reach, x - reach, part[y, x])
+                           for y, x in zip(*np.nonzero(part), strict=True)])
+    return [*groups, [], []]
 
 
-def _spans(discs: list[tuple[float, float]]) -> list:
-    """Four lists of taps into running sums, for a pile of discs (radius, share of the energy)."""
-    quadrants = [[], [], [], []]
+def _edge(place: float) -> tuple[int, int]:
+    """Plane and row of the running sum down to ``place`` [px], a multiple of a half."""
+    return (0, round(place + 0.5)) if round(2 * place) % 2 else (1, round(place))
+
+
+def _runs(discs: list[tuple[float, float]]) -> list:
+    """Six groups of taps into running sums, for a pile of discs (radius, share of the energy)."""
+    groups = [[] for _ in range(6)]
     for radius, share in discs:
-        half = half_widths(radius)
-        reach = len(half) // 2
-        for dy in range(-reach, reach + 1):
-            width = half[dy + reach]
-            whole = math.floor(width + 0.5)
-            part = width + 0.5 - whole
-            # the right half of the row spans the edges 1/2 to 1/2 + width around the pixel
-            right = [(whole, 1 - part), (whole + 1, part), (0, -0.5), (1, -0.5)]
-            left = [(1 - x, -weight) for x, weight in right]
-            scale = 4 * share / (2 * half.sum())
-            for rows, inside in ((0, dy <= 0), (2, dy >= 0)):
-                if inside:
-                    weight = scale * (0.5 if dy == 0 else 1.0)
-                    quadrants[rows] += [(dy, x, weight * w) for x, w in left]
-                    quadrants[rows + 1] += [(dy, x, weight * w) for x, w in right]
-    return quadrants
+        heights = half_heights(radius)
+        reach = len(heights) // 2
+        for dx, height in zip(range(-reach, reach + 1), heights, strict=True):
+            end = max(round(2 * height), 1) / 2
+            weight = 4 * share * height / (2 * heights.sum()) / end * (0.5 if dx == 0 else 1.0)
+            for right in ([False] if dx < 0 else [True] if dx else [False, True]):
+                groups[right].append((*_edge(-end), dx, -weight))
+                groups[2 + right].append((*_edge(end), dx, weight))
+                groups[4 + right].append((*_edge(0), dx, weight))
+    return groups
 
 
 def _gaussian_discs(sigma: float) -> list[tuple[float, float]]:
@@ -124,62 +135,59 @@ def _gaussian_discs(sigma: float) -> list[tuple[float, float]]:
     return [(radius * scale, share) for radius, share in piles]
 
 
-def expand(taps: list, summed: bool) -> np.ndarray:
-    """(n, n) dense kernel of taps; running sums become the runs they stand for."""
-    reach = max(max(abs(y), abs(x)) for y, x, _ in taps) + 1
-    dense = np.zeros((2 * reach + 1, 2 * reach + 1))
-    for y, x, weight in taps:
-        if summed:
-            dense[y + reach, :x + reach] += weight
-        else:
-            dense[y + reach, x + reach] += weight
-    return dense
+def quadrants(groups: list, summed: bool) -> np.ndarray:
+    """(4, n, n) the quadrants that groups of taps stand for, as images, n odd."""
+    reach = max(max(abs(y), abs(x)) for group in groups for _, y, x, _ in group) + 1
+    images = np.zeros((6, 2 * reach + 1, 2 * reach + 1))
+    for image, group in zip(images, groups, strict=True):
+        for plane, y, x, weight in group:
+            if summed:
+                image[:y + reach, x + reach] += weight
+            if plane or not summed:
+                image[y + reach, x + reach] += weight / (2 if plane else 1)
+    above, below, middle = images[:2], images[2:4], images[4:]
+    return np.concatenate([above + middle, below - middle])
+
+
+@lru_cache
+def _groups(psf: str, radius: float) -> tuple[list, bool]:
+    """Taps of one step of the ladder and whether they read running sums."""
+    if radius > DENSE_RADIUS:
+        return _runs([(radius, 1.0)] if psf == 'disc' else _gaussian_discs(radius / 2)), True
+    return _dense(_disc(radius) if psf == 'disc' else _gaussian(radius / 2)), False
+
+
+@lru_cache
+def _radii() -> tuple[float, ...]:
+    """[px] of the ladder's steps after the first: half a pixel apart, then 8 %."""
+    radii = [0.6]
+    while radii[-1] < MAX_DIAMETER / 2 + 1:
+        radii.append(radii[-1] + max(0.5, 0.08 * radii[-1]))
+    return tuple(radii)
 
 
 @lru_cache
 def ladder(psf: str = 'disc') -> Ladder:
-    """Every kernel of 'disc' or 'gaussian', narrow to wide: half a pixel apart, then 8 %."""
-    radii = [0.6]
-    while radii[-1] < MAX_DIAMETER / 2 + 1:
-        radii.append(radii[-1] + max(0.5, 0.08 * radii[-1]))
-    moments, reaches, summed, starts, every = [0.0], [0], [False], [], []
-    levels = [[[(0, 0, 1.0)]] * 4]
-    for radius in radii:
-        large = radius > DENSE_RADIUS
-        if not large:
-            kernel = _disc(radius) if psf == 'disc' else _gaussian(radius / 2)
-            levels.append(_dense(kernel))
-        else:
-            levels.append(_spans([(radius, 1.0)] if psf == 'disc'
-                                 else _gaussian_discs(radius / 2)))
-            kernel = expand(sum(levels[-1], []), True) / 4
+    """Every kernel of 'disc' or 'gaussian', narrow to wide."""
+    single = [[(0, 0, 0, 1.0)]] * 4 + [[], []]
+    moments, reaches, starts, every = [], [], [], []
+    levels = [(single, False), *(_groups(psf, radius) for radius in _radii())]
+    for groups, summed in levels:
+        kernel = quadrants(groups, summed).mean(0)
         across = np.arange(len(kernel)) - len(kernel) // 2
-        # the mean over both axes: row ends are not quite symmetric under transposition
+        # the mean over both axes: ends on half pixels are not quite symmetric in them
         moments.append(float(((kernel.sum(0) + kernel.sum(1)) * across ** 2).sum() / 2))
-        reaches.append(max(max(abs(y), abs(x)) for quadrant in levels[-1] for y, x, _ in quadrant))
-        summed.append(large)
-    for quadrants in levels:
-        start = [len(every)]
-        for taps in quadrants:
-            every += taps
-            every += [(0, 0, 0.0)] * (-len(taps) % 4 if len(taps) > 1 else 0)
-            start.append(len(every))
-        starts.append(start)
-    return Ladder(np.array(moments), np.array(reaches), np.array(summed), np.array(starts),
-                  np.array([tap[:2] for tap in every]), np.array([tap[2] for tap in every]))
+        reaches.append(max(max(abs(y), abs(x)) for group in groups for _, y, x, _ in group))
+        starts.append(len(every) + np.cumsum([0, *map(len, groups)]))
+        every += [tap for group in groups for tap in group]
+    return Ladder(np.array(moments), np.array(reaches), np.array([s for _, s in levels]),
+                  np.array(starts), np.array([tap[:3] for tap in every]),
+                  np.array([tap[3] for tap in every]))
 
 
 @lru_cache
 def dense_quadrants(psf: str, level: int) -> np.ndarray:
     """(4, n, n) the quadrants of one kernel as images, n odd; each sums to one."""
-    steps = ladder(psf)
-    reach = int(steps.reach[level])
-    images = np.zeros((4, 2 * reach + 1, 2 * reach + 1))
-    for quadrant in range(4):
-        for tap in range(*steps.start[level, quadrant:quadrant + 2]):
-            y, x = steps.offsets[tap] + reach
-            if steps.summed[level]:
-                images[quadrant, y, :x] += steps.weights[tap]
-            else:
-                images[quadrant, y, x] += steps.weights[tap]
-    return images
+    if level == 0:
+        return np.ones((4, 1, 1))
+    return quadrants(*_groups(psf, _radii()[level - 1]))

@@ -11,6 +11,7 @@ import numba
 import numpy as np
 
 from diffphyscam_ros.kernels import inline, kernel
+from diffphyscam_ros.optics.cubic_lanes import cubic_slopes, cubic_three
 
 #: Keys' a.
 SHARPNESS = -0.65
@@ -105,6 +106,41 @@ def resample_row(source, start, down, channels, sharp_at, soft_at, weight, gain,
             out[u * channels + c] = scale * max(sharp, _HALF * (top + ty * (bottom - top)))
 
 
+@inline
+def aim_inside(position, w, channels, weight, sharp_at, soft_at, nearest):
+    """Taps of a row that looks nowhere near a border: no branch, so it runs many at a time."""
+    for u in range(sharp_at.size):
+        px, py = position[u, 0], position[u, 1]
+        column, row = np.int32(px), np.int32(py)
+        tx, ty = px - np.float32(column), py - np.float32(row)
+        x0, x1, x2, x3 = weights_kernel(tx, _A, _ONE)
+        y0, y1, y2, y3 = weights_kernel(ty, _A, _ONE)
+        weight[0, u], weight[1, u], weight[2, u], weight[3, u] = x0, x1, x2, x3
+        weight[4, u], weight[5, u], weight[6, u], weight[7, u] = y0, y1, y2, y3
+        weight[8, u], weight[9, u] = tx, ty
+        at = row * w + column
+        soft_at[u] = at * channels
+        sharp_at[u] = (at - w - np.int32(1)) * channels
+        nearest[u] = at + np.int32(ty >= _HALF) * w + np.int32(tx >= _HALF)
+
+
+@inline
+def aim_anywhere(position, h, w, channels, weight, sharp_at, soft_at, nearest):
+    """Taps of a row: what would look outside looks at the border."""
+    for u in range(sharp_at.size):
+        px, py = position[u, 0], position[u, 1]
+        column, x0, x1, x2, x3, _, _, _, _ = taps(px, w)
+        row, y0, y1, y2, y3, _, _, _, _ = taps(py, h)
+        sharp_at[u] = (row * w + column) * channels
+        row, ty = bilinear(py, h)
+        column, tx = bilinear(px, w)
+        weight[0, u], weight[1, u], weight[2, u], weight[3, u] = x0, x1, x2, x3
+        weight[4, u], weight[5, u], weight[6, u], weight[7, u] = y0, y1, y2, y3
+        weight[8, u], weight[9, u] = tx, ty
+        soft_at[u] = (row * w + column) * channels
+        nearest[u] = (row + (ty >= _HALF)) * w + column + (tx >= _HALF)
+
+
 @kernel
 def look_up(source, shape, depths, position, gain, out, out_depth):
     """Radiance times gain, and nearest depth, of every pixel of every frame."""
@@ -112,37 +148,26 @@ def look_up(source, shape, depths, position, gain, out, out_depth):
     width = position.shape[1]
     down = np.uint64(w * channels)
     for v in numba.prange(position.shape[0]):
-        weight = np.empty((10, width), np.float32)
+        weight, line = np.empty((10, width), np.float32), np.empty(3 * width + 1, np.float32)
+        shares = weight.reshape(-1)
         sharp_at, soft_at = np.empty(width, np.int32), np.empty(width, np.int32)
         nearest = np.empty(width, np.int32)
         inside = True
         for u in range(width):
             px, py = position[v, u, 0], position[v, u, 1]
             inside &= (px >= 1) & (px < w - 2) & (py >= 1) & (py < h - 2)
-        for u in range(width):
-            px, py = position[v, u, 0], position[v, u, 1]
-            if inside:                       # no branch in the loop: it runs 8 pixels at a time
-                column, row = np.int32(px), np.int32(py)
-                tx, ty = px - np.float32(column), py - np.float32(row)
-                x0, x1, x2, x3 = weights_kernel(tx, _A, _ONE)
-                y0, y1, y2, y3 = weights_kernel(ty, _A, _ONE)
-                first = ((row - np.int32(1)) * w + column - np.int32(1)) * channels
-            else:
-                column, x0, x1, x2, x3, _, _, _, _ = taps(px, w)
-                row, y0, y1, y2, y3, _, _, _, _ = taps(py, h)
-                first = (row * w + column) * channels
-                row, ty = bilinear(py, h)
-                column, tx = bilinear(px, w)
-            weight[0, u], weight[1, u], weight[2, u], weight[3, u] = x0, x1, x2, x3
-            weight[4, u], weight[5, u], weight[6, u], weight[7, u] = y0, y1, y2, y3
-            weight[8, u], weight[9, u] = tx, ty
-            sharp_at[u], soft_at[u] = first, (row * w + column) * channels
-            nearest[u] = (row + (ty >= _HALF)) * w + column + (tx >= _HALF)
+        if inside:
+            aim_inside(position[v], np.int32(w), np.int32(channels), weight, sharp_at, soft_at,
+                       nearest)
+        else:
+            aim_anywhere(position[v], h, w, channels, weight, sharp_at, soft_at, nearest)
         for n in range(batch):
             start = n * h * w * channels
-            if channels == 3:             # the same, with a number the compiler can unroll
-                resample_row(source, start, down, 3, sharp_at, soft_at, weight, gain[v],
-                             out[n, v])
+            if channels == 3 and start + sharp_at.max() + 3 * (w + 4) * 3 < source.size:
+                for u in range(width):
+                    cubic_three(source, start + sharp_at[u], start + soft_at[u], 3 * w, shares, u,
+                                width, gain[v, u], line, 3 * u)
+                out[n, v] = line[:3 * width]
             else:
                 resample_row(source, start, down, channels, sharp_at, soft_at, weight, gain[v],
                              out[n, v])
@@ -191,64 +216,73 @@ def backward_source(source, position, grad, bands, grad_source):
                                     grad_source[n, row + j, column + i, c] += g * wy[j] * wx[i]
 
 
+@inline
+def slopes_anywhere(source, shape, position, grad, v, grad_position):
+    """Row ``v`` of the gradient of the positions, at the border or of other than three colours."""
+    batch, h, w, channels = shape
+    down, one = np.uint64(w * channels), np.uint64(channels)
+    for u in range(position.shape[1]):
+        px, py = position[v, u, 0], position[v, u, 1]
+        column, x0, x1, x2, x3, dx0, dx1, dx2, dx3 = taps(px, w)
+        row, y0, y1, y2, y3, dy0, dy1, dy2, dy3 = taps(py, h)
+        soft_column, tx = bilinear(px, w)
+        soft_row, ty = bilinear(py, h)
+        total_x = total_y = np.float32(0)
+        for n in range(batch):
+            for c in range(channels):
+                g = grad[n, v, u * channels + c]
+                a = np.uint64(((n * h + row) * w + column) * channels + c)
+                sharp = slope_x = slope_y = np.float32(0)
+                for weight, slope in zip((y0, y1, y2, y3), (dy0, dy1, dy2, dy3)):  # noqa: B905
+                    s0, s1, s2, s3 = (source[a], source[a + one], source[a + one + one],
+                                      source[a + one + one + one])
+                    along = x0 * s0 + x1 * s1 + x2 * s2 + x3 * s3
+                    sharp += weight * along
+                    slope_x += weight * (dx0 * s0 + dx1 * s1 + dx2 * s2 + dx3 * s3)
+                    slope_y += slope * along
+                    a += down
+                a = np.uint64(((n * h + soft_row) * w + soft_column) * channels + c)
+                a1, a2 = source[a], source[a + one]
+                b1, b2 = source[a + down], source[a + down + one]
+                top, bottom = a1 + tx * (a2 - a1), b1 + tx * (b2 - b1)
+                if sharp < _HALF * (top + ty * (bottom - top)):
+                    slope_x = _HALF * ((_ONE - ty) * (a2 - a1) + ty * (b2 - b1))
+                    slope_y = _HALF * (bottom - top)
+                total_x += g * slope_x
+                total_y += g * slope_y
+        grad_position[v, u, 0] = total_x
+        grad_position[v, u, 1] = total_y
+
+
 @kernel
 def backward_position(source, shape, position, grad, grad_position):
     """Write the gradient of the positions, summed over frames and channels."""
     batch, h, w, channels = shape
-    down, one = np.uint64(w * channels), np.uint64(channels)
-    two, three = one + one, one + one + one
+    width = position.shape[1]
     for v in numba.prange(position.shape[0]):
-        for u in range(position.shape[1]):
+        inside = channels == 3
+        for u in range(width):
             px, py = position[v, u, 0], position[v, u, 1]
-            if (px >= 1) & (px < w - 2) & (py >= 1) & (py < h - 2):
-                soft_column, soft_row = int(px), int(py)
-                tx, ty = px - np.float32(soft_column), py - np.float32(soft_row)
-                column, row = soft_column - 1, soft_row - 1
-                x0, x1, x2, x3 = weights_kernel(tx, _A, _ONE)
-                y0, y1, y2, y3 = weights_kernel(ty, _A, _ONE)
-                dx0, dx1, dx2, dx3 = slopes_kernel(tx, _A, _ONE)
-                dy0, dy1, dy2, dy3 = slopes_kernel(ty, _A, _ONE)
-            else:
-                column, x0, x1, x2, x3, dx0, dx1, dx2, dx3 = taps(px, w)
-                row, y0, y1, y2, y3, dy0, dy1, dy2, dy3 = taps(py, h)
-                soft_column, tx = bilinear(px, w)
-                soft_row, ty = bilinear(py, h)
-            total_x = total_y = np.float32(0)
-            for n in range(batch):
-                for c in range(channels):
-                    g = grad[n, v, u * channels + c]
-                    a = np.uint64(((n * h + row) * w + column) * channels + c)
-                    s0, s1, s2, s3 = (source[a], source[a + one], source[a + two],
-                                      source[a + three])
-                    along = x0 * s0 + x1 * s1 + x2 * s2 + x3 * s3
-                    sharp, slope_y = y0 * along, dy0 * along
-                    slope_x = y0 * (dx0 * s0 + dx1 * s1 + dx2 * s2 + dx3 * s3)
-                    a += down
-                    s0, s1, s2, s3 = (source[a], source[a + one], source[a + two],
-                                      source[a + three])
-                    along = x0 * s0 + x1 * s1 + x2 * s2 + x3 * s3
-                    sharp, slope_y = sharp + y1 * along, slope_y + dy1 * along
-                    slope_x += y1 * (dx0 * s0 + dx1 * s1 + dx2 * s2 + dx3 * s3)
-                    a += down
-                    s0, s1, s2, s3 = (source[a], source[a + one], source[a + two],
-                                      source[a + three])
-                    along = x0 * s0 + x1 * s1 + x2 * s2 + x3 * s3
-                    sharp, slope_y = sharp + y2 * along, slope_y + dy2 * along
-                    slope_x += y2 * (dx0 * s0 + dx1 * s1 + dx2 * s2 + dx3 * s3)
-                    a += down
-                    s0, s1, s2, s3 = (source[a], source[a + one], source[a + two],
-                                      source[a + three])
-                    along = x0 * s0 + x1 * s1 + x2 * s2 + x3 * s3
-                    sharp, slope_y = sharp + y3 * along, slope_y + dy3 * along
-                    slope_x += y3 * (dx0 * s0 + dx1 * s1 + dx2 * s2 + dx3 * s3)
-                    a = np.uint64(((n * h + soft_row) * w + soft_column) * channels + c)
-                    a1, a2 = source[a], source[a + one]
-                    b1, b2 = source[a + down], source[a + down + one]
-                    top, bottom = a1 + tx * (a2 - a1), b1 + tx * (b2 - b1)
-                    if sharp < _HALF * (top + ty * (bottom - top)):
-                        slope_x = _HALF * ((_ONE - ty) * (a2 - a1) + ty * (b2 - b1))
-                        slope_y = _HALF * (bottom - top)
-                    total_x += g * slope_x
-                    total_y += g * slope_y
-            grad_position[v, u, 0] = total_x
-            grad_position[v, u, 1] = total_y
+            # a row further inside than the taps: one number beyond the last is read
+            inside &= (px >= 1) & (px < w - 2) & (py >= 1) & (py < h - 3)
+        if not inside:
+            slopes_anywhere(source, shape, position, grad, v, grad_position)
+            continue
+        weight, line = np.empty((18, width), np.float32), np.zeros(3 * width + 1, np.float32)
+        shares, target = weight.reshape(-1), grad_position[v].reshape(-1)
+        sharp_at, soft_at = np.empty(width, np.int32), np.empty(width, np.int32)
+        nearest = np.empty(width, np.int32)
+        aim_inside(position[v], np.int32(w), np.int32(channels), weight, sharp_at, soft_at,
+                   nearest)
+        for u in range(width):
+            d0, d1, d2, d3 = slopes_kernel(weight[8, u], _A, _ONE)
+            weight[10, u], weight[11, u], weight[12, u], weight[13, u] = d0, d1, d2, d3
+            d0, d1, d2, d3 = slopes_kernel(weight[9, u], _A, _ONE)
+            weight[14, u], weight[15, u], weight[16, u], weight[17, u] = d0, d1, d2, d3
+        target[:] = 0
+        for n in range(batch):
+            start = n * h * w * channels
+            line[:3 * width] = grad[n, v]
+            for u in range(width):
+                cubic_slopes(source, start + sharp_at[u], start + soft_at[u], 3 * w, shares, u,
+                             width, line, 3 * u, target, 2 * u)

@@ -69,10 +69,19 @@ class _Blur(torch.autograd.Function):
             out, = ctx.saved_tensors
             # d out / d t = half the Laplacian of out; d t / d sigma = 2 sigma. In the image
             # domain <g, Laplacian out> = -<grad g, grad out>, mirrored borders included.
-            rows = (grad.diff(dim=-3) * out.diff(dim=-3)).sum()
-            columns = (grad.diff(dim=-2) * out.diff(dim=-2)).sum()
-            sigma = (-(rows + columns) * ctx.sigma).to(ctx.sigma)
+            sigma = (-_slopes_product(grad, out) * ctx.sigma).to(ctx.sigma)
         return image, sigma
+
+
+def _slopes_product(a: Tensor, b: Tensor) -> Tensor:
+    """Sum over the image of the product of both images' slopes along rows and columns."""
+    if a.device.type == 'cpu' and a.dtype == torch.float32:
+        images = [x.detach().reshape(-1, *x.shape[-3:]).contiguous().flatten(2).numpy()
+                  for x in (a, b)]
+        sums = np.empty(images[0].shape[:2])
+        _slopes_kernel(*images, a.shape[-1], sums)
+        return torch.tensor(sums.sum())
+    return ((a.diff(dim=-3) * b.diff(dim=-3)).sum() + (a.diff(dim=-2) * b.diff(dim=-2)).sum())
 
 
 def _blur(image: Tensor, weights: np.ndarray) -> Tensor:
@@ -96,6 +105,23 @@ def mirror(place: Tensor, length: int) -> Tensor:
     """Index in [0, length) of any whole number: ... 1 0 | 0 1 2 | 2 1 0 ..."""
     place = place % (2 * length)
     return torch.where(place >= length, 2 * length - 1 - place, place)
+
+
+@kernel
+def _slopes_kernel(a, b, channels, sums):
+    batch, height, length = a.shape
+    for task in numba.prange(batch * height):
+        n, v = task // height, task % height
+        total, below = 0.0, min(v + 1, height - 1)
+        here, there, lower, under = a[n, v], b[n, v], a[n, below], b[n, below]
+        row = np.float32(0)
+        for i in range(length):
+            row += (lower[i] - here[i]) * (under[i] - there[i])
+        total += row
+        row = np.float32(0)
+        for i in range(length - channels):
+            row += (here[i + channels] - here[i]) * (there[i + channels] - there[i])
+        sums[n, v] = total + row
 
 
 @kernel

@@ -17,10 +17,14 @@ from diffphyscam_ros.sensor import exposure, noise
 from diffphyscam_ros.sensor.mosaic import PATTERNS
 from diffphyscam_ros.sensor.noise import BLOCK, fill_noisy
 from diffphyscam_ros.sensor.parameters import per_channel, per_frame, Sensor, Settings
+from diffphyscam_ros.sensor.quantisation import to_integers
 from diffphyscam_ros.sensor.response import curve
 
-#: Entries of the table that stands for a response curve; its error stays below 1/8 of a level.
-_CURVE_8, _CURVE_16 = 4096, 65536
+#: Entries of the table that stands for a response curve. Eight bits take the nearest entry, a
+#: number to deliver: sRGB, steepest at black, shifts it by no more than 1/20 of a level. More
+#: bits interpolate.
+_ENTRIES = 65536
+_LAST = np.float32(_ENTRIES - 1)
 _NO_MATRIX = np.zeros((0, 0), np.float32)
 _ALL = np.full((2, 2), -1)
 
@@ -64,13 +68,7 @@ def develop(radiance: Tensor, sensor: Sensor, settings: Settings, seed: int) -> 
     pattern = (noise.pattern_bytes(sensor.serial_number, (height, width, channels))
                .view(2, height, width * channels)
                if noisy else torch.empty(0, 0, 0, dtype=torch.int8))
-    if sensor.response == 'linear':
-        lookup = np.zeros(0, np.float32)
-    else:
-        y = torch.linspace(0, 1, _CURVE_8 if sensor.bits <= 10 else _CURVE_16,
-                           dtype=torch.float64)
-        lookup = curve(y, sensor.response, exponent=tensor(sensor.response_exponent, like),
-                       table=tensor(sensor.response_table, like)).detach().float().numpy()
+    lookup, numbers_out = _tables(sensor)
     matrix = (tensor(sensor.color_matrix, like).detach().float().numpy()
               if len(sensor.color_matrix) else _NO_MATRIX)
     out = torch.empty(batch, height, width, channels,
@@ -78,14 +76,27 @@ def develop(radiance: Tensor, sensor: Sensor, settings: Settings, seed: int) -> 
     _develop(image.view(batch, height, width * colours).numpy(), colours, channels,
              numbers[:, 0].numpy(), blocks.numpy(),
              np.float32(float(sensor.saturation_capacity)), pattern.numpy(), mosaic, matrix,
-             lookup, *noise.seeds(seed), noisy, *noise.tables(), np.float32(sensor.levels),
-             out.view(batch, height, width * channels).numpy())
+             lookup, numbers_out, *noise.seeds(seed), noisy, *noise.tables(),
+             np.float32(sensor.levels), out.view(batch, height, width * channels).numpy())
     return out.reshape(*radiance.shape[:-3], height, width, channels)
+
+
+def _tables(sensor: Sensor) -> tuple[np.ndarray, np.ndarray]:
+    """Response curve as values to interpolate, or as 8-bit numbers to deliver; both may be ()."""
+    if sensor.response == 'linear':
+        return np.zeros(0, np.float32), np.zeros(0, np.uint8)
+    like = torch.empty((), dtype=torch.float64)
+    values = curve(torch.linspace(0, 1, _ENTRIES, dtype=torch.float64), sensor.response,
+                   exponent=tensor(sensor.response_exponent, like).detach(),
+                   table=tensor(sensor.response_table, like).detach())
+    if sensor.bits == 8:
+        return np.zeros(0, np.float32), to_integers(values, 8).numpy()
+    return values.float().numpy(), np.zeros(0, np.uint8)
 
 
 @kernel
 def _develop(image, colours, channels, slope, blocks, capacity, pattern, mosaic, matrix, lookup,
-             seed0, seed1, noisy, quantiles, cumulative, guide, levels, out):
+             numbers_out, seed0, seed1, noisy, cumulative, guide, levels, out):
     batch, height, length = out.shape
     last = np.float32(lookup.size - 1)
     for task in numba.prange(batch * height):
@@ -117,8 +128,8 @@ def _develop(image, colours, channels, slope, blocks, capacity, pattern, mosaic,
                 for j in range(n):
                     mean[j] = light[j] + light[j] * prnu[j] * np.float32(
                         sensitive[first + j]) + dark[j]
-                fill_noisy(mean, shot, read, task * length + first, seed0, seed1, quantiles,
-                           cumulative, guide, bits, signal, n)
+                fill_noisy(mean, shot, read, task * length + first, seed0, seed1, cumulative,
+                           guide, bits, signal, n)
                 for j in range(n):
                     signal[j] = min(signal[j] + dsnu[j] * np.float32(offset[first + j]),
                                     capacity) * before[j]
@@ -141,5 +152,10 @@ def _develop(image, colours, channels, slope, blocks, capacity, pattern, mosaic,
                     low = lookup[index]
                     signal[j] = low + (place - np.float32(index)) * (
                         lookup[index + np.uint32(1)] - low)
-            for j in range(n):
-                result[first + j] = np.int32(signal[j] * levels + np.float32(0.5))
+            if numbers_out.size:
+                for j in range(n):
+                    place = signal[j] * _LAST + np.float32(0.5)
+                    result[first + j] = numbers_out[np.uint32(np.int32(place))]
+            else:
+                for j in range(n):
+                    result[first + j] = np.int32(signal[j] * levels + np.float32(0.5))

@@ -5,7 +5,7 @@ Random numbers are a hash of (seed of the frame, number of the pixel), so the by
 depend on neither the number of threads nor the order they run in. The seed is one draw from the
 caller's torch.Generator; the fixed pattern's seed is the sensor's serial number. The hash is two
 rounds of a 32-bit integer mixer (C. Wellons, "lowbias32", 2018) with half the seed before each,
-because 32-bit multiplications run eight at a time.
+because 32-bit multiplications run sixteen at a time.
 
 Variance = g^2 mu + sigma^2. With mu in electrons g is 1; other units (the published presets) scale
 the Poisson number: g^2 Poisson(mu / g^2). Where that mean is above 20 shot and read noise together
@@ -21,11 +21,10 @@ import torch
 from torch import Tensor
 
 from diffphyscam_ros.kernels import inline, kernel
+from diffphyscam_ros.sensor.normal import fill_normal
 
 #: Mean [e-] from which on shot noise is Gaussian.
 GAUSSIAN_FROM = 20.0
-#: Bins of the inverse normal distribution, and how many at each end take the tail's formula.
-_BINS, _TAIL = 4096, 16
 #: Standard deviations below this [e-] are zero; keeps square roots off zero.
 TINY = 1e-12
 
@@ -107,21 +106,19 @@ def standardised_noise(mean: Tensor, shot: Tensor, read: Tensor, seed: int) -> T
 
 
 @functools.lru_cache(maxsize=1)
-def tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def tables() -> tuple[np.ndarray, np.ndarray]:
     """
-    Tables of the kernels: normal quantiles (4097,), Poisson cumulative (21, 64), guide (21, 256).
+    Tables of the Poisson distribution: cumulative (21, 64), guide (21, 256).
 
     The guide says from which count on to search for a given first byte of a uniform number.
     """
-    p = torch.linspace(0, 1, _BINS + 1, dtype=torch.float64)
-    quantiles = torch.special.ndtri(p.clamp(1e-12, 1 - 1e-12)).float().numpy()
     mean = torch.arange(int(GAUSSIAN_FROM) + 1, dtype=torch.float64)[:, None]
     count = torch.arange(64, dtype=torch.float64)
     cumulative = torch.exp(torch.xlogy(count, mean) - mean - torch.lgamma(count + 1)).cumsum(1)
     cumulative[:, -1] = 2
     first = torch.arange(256, dtype=torch.float64) / 256
     guide = torch.searchsorted(cumulative, first.expand(len(mean), 256).contiguous(), right=True)
-    return quantiles, cumulative.float().numpy(), guide.to(torch.uint8).numpy()
+    return cumulative.float().numpy(), guide.to(torch.uint8).numpy()
 
 
 @inline
@@ -139,22 +136,6 @@ def fill_bits(first, seed0, seed1, bits, n):
     for j in range(n):
         x = mix(np.uint32(np.uint32(start + np.uint32(j)) ^ seed0))
         bits[j] = mix(np.uint32(x + seed1))
-
-
-@inline
-def fill_normal(bits, quantiles, z, n):
-    """z[:n]: standard normal numbers of random bits, by a table of quantiles."""
-    for j in range(n):
-        place = bits[j] >> np.uint32(20)
-        low, high = quantiles[place], quantiles[place + np.uint32(1)]
-        z[j] = low + np.float32(np.int32(bits[j] & np.uint32(0xFFFFF))) * np.float32(
-            2.0 ** -20) * (high - low)
-        if place < _TAIL or place >= _BINS - _TAIL:      # Abramowitz and Stegun 26.2.23
-            p = (np.float64(np.int64(bits[j])) + 0.5) * 2.0 ** -32
-            t = math.sqrt(-2 * math.log(min(p, 1 - p)))
-            tail = t - (2.515517 + t * (0.802853 + t * 0.010328)) / (
-                1 + t * (1.432788 + t * (0.189269 + t * 0.001308)))
-            z[j] = np.float32(tail if p > 0.5 else -tail)
 
 
 @inline
@@ -182,10 +163,10 @@ def poisson(mean, bits, more_bits, cumulative, guide):
 
 
 @inline
-def fill_noisy(mean, shot, read, first, seed0, seed1, quantiles, cumulative, guide, bits, z, n):
+def fill_noisy(mean, shot, read, first, seed0, seed1, cumulative, guide, bits, z, n):
     """z[:n]: mean with noise of variance shot * mean + read; bits is scratch."""
     fill_bits(first, seed0, seed1, bits, n)
-    fill_normal(bits, quantiles, z, n)
+    fill_normal(bits, z, n)
     few = 0
     for j in range(n):
         light = max(mean[j], np.float32(0))
@@ -193,7 +174,7 @@ def fill_noisy(mean, shot, read, first, seed0, seed1, quantiles, cumulative, gui
         z[j] = mean[j] + np.float32(math.sqrt(shot[j] * light + read[j])) * z[j]
     if few == 0:
         return
-    fill_normal(bits, quantiles, z, n)
+    fill_normal(bits, z, n)
     for j in range(n):
         if mean[j] > 0 and mean[j] < np.float32(GAUSSIAN_FROM) * shot[j]:
             number = np.uint32(np.uint32(first) + np.uint32(j))
@@ -207,13 +188,13 @@ def fill_noisy(mean, shot, read, first, seed0, seed1, quantiles, cumulative, gui
 
 
 @kernel
-def _standardised(mean, shot, read, seed0, seed1, quantiles, cumulative, guide, out):
+def _standardised(mean, shot, read, seed0, seed1, cumulative, guide, out):
     for block in numba.prange((mean.size + BLOCK - 1) // BLOCK):
         first = block * BLOCK
         n = min(BLOCK, mean.size - first)
         bits, z = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.float32)
         m, s, r = mean[first:first + n], shot[first:first + n], read[first:first + n]
-        fill_noisy(m, s, r, first, seed0, seed1, quantiles, cumulative, guide, bits, z, n)
+        fill_noisy(m, s, r, first, seed0, seed1, cumulative, guide, bits, z, n)
         for j in range(n):
             variance = s[j] * max(m[j], np.float32(0)) + r[j]
             out[first + j] = (z[j] - m[j]) / np.float32(math.sqrt(variance + TINY))
