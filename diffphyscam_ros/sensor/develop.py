@@ -6,13 +6,15 @@ response, quantisation), fused for the CPU so that memory is read and written on
 it to the stages bit for bit where rounding allows.
 """
 
+import functools
+
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffphyscam_ros.kernels import kernel
-from diffphyscam_ros.optics.intrinsics import tensor
+from diffphyscam_ros.optics.intrinsics import floats, tensor
 from diffphyscam_ros.sensor import exposure, noise
 from diffphyscam_ros.sensor.mosaic import PATTERNS
 from diffphyscam_ros.sensor.noise import BLOCK, fill_noisy
@@ -68,7 +70,8 @@ def develop(radiance: Tensor, sensor: Sensor, settings: Settings, seed: int) -> 
     pattern = (noise.pattern_bytes(sensor.serial_number, (height, width, channels))
                .view(2, height, width * channels)
                if noisy else torch.empty(0, 0, 0, dtype=torch.int8))
-    lookup, numbers_out = _tables(sensor)
+    lookup, numbers_out = _tables(sensor.response, *floats(sensor.response_exponent),
+                                  floats(sensor.response_table), sensor.bits)
     matrix = (tensor(sensor.color_matrix, like).detach().float().numpy()
               if len(sensor.color_matrix) else _NO_MATRIX)
     out = torch.empty(batch, height, width, channels,
@@ -81,15 +84,16 @@ def develop(radiance: Tensor, sensor: Sensor, settings: Settings, seed: int) -> 
     return out.reshape(*radiance.shape[:-3], height, width, channels)
 
 
-def _tables(sensor: Sensor) -> tuple[np.ndarray, np.ndarray]:
+@functools.lru_cache(maxsize=8)
+def _tables(response: str, exponent: float, table: tuple, bits: int
+            ) -> tuple[np.ndarray, np.ndarray]:
     """Response curve as values to interpolate, or as 8-bit numbers to deliver; both may be ()."""
-    if sensor.response == 'linear':
+    if response == 'linear':
         return np.zeros(0, np.float32), np.zeros(0, np.uint8)
     like = torch.empty((), dtype=torch.float64)
-    values = curve(torch.linspace(0, 1, _ENTRIES, dtype=torch.float64), sensor.response,
-                   exponent=tensor(sensor.response_exponent, like).detach(),
-                   table=tensor(sensor.response_table, like).detach())
-    if sensor.bits == 8:
+    values = curve(torch.linspace(0, 1, _ENTRIES, dtype=torch.float64), response,
+                   exponent=tensor(exponent, like), table=tensor(table, like))
+    if bits == 8:
         return np.zeros(0, np.float32), to_integers(values, 8).numpy()
     return values.float().numpy(), np.zeros(0, np.uint8)
 
