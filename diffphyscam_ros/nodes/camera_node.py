@@ -27,6 +27,7 @@ from diffphyscam_ros.nodes.bound_cameras import BoundCameras
 from diffphyscam_ros.nodes.options import LiveOptions, NodeOptions
 from diffphyscam_ros.nodes.parameters import ParameterNode
 from diffphyscam_ros.nodes.publishers import CameraPublishers, VehiclePublishers
+from diffphyscam_ros.nodes.pulse import Pulse
 from diffphyscam_ros.nodes.recalibration import Recalibrator
 from diffphyscam_ros.nodes.services import CalibrationServices
 from diffphyscam_ros.picture import Capture
@@ -138,6 +139,7 @@ class CameraNode(ParameterNode):
         self.recalibrators = {name: self._recalibrator(name) for name in self.cameras.options}
         self.create_service(Trigger, 'reset', self._on_reset)
         self.create_service(SetBool, 'pause', self._on_pause)
+        self.pulse = Pulse(self)
         self.create_timer(1.0, self._publish_diagnostics, clock=rclpy.clock.Clock(
             clock_type=rclpy.clock.ClockType.STEADY_TIME))
 
@@ -190,9 +192,12 @@ class CameraNode(ParameterNode):
 
     def _publish_diagnostics(self) -> None:
         if not self.diagnostics.get_subscription_count():
+            self.pulse.stop()
             return
+        self.pulse.start()
         message = convert.diagnostics_message(
-            self.ros_time(self.simulator.time), self.loop.report(), 'diffphyscam_ros')
+            self.ros_time(self.simulator.time), [*self.loop.report(), self.pulse.status()],
+            'diffphyscam_ros')
         message.status += [r.status() for r in self.recalibrators.values() if r.busy]
         self.diagnostics.publish(message)
 
@@ -221,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             node.stop()
             node.destroy_node()
         rclpy.try_shutdown()
-    # Everything is closed; unloading torch, numba and pybullet would take another second or two,
+    # Everything is closed; unloading the libraries would take another second or two,
     # and a thread that still compiles would hold it up.
     sys.stdout.flush()
     sys.stderr.flush()

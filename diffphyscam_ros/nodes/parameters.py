@@ -27,7 +27,7 @@ from rcl_interfaces.msg import (
 from rclpy.parameter import Parameter
 
 from diffphyscam_ros.errors import InputError
-from diffphyscam_ros.io.config import from_mapping, to_mapping
+from diffphyscam_ros.io.config import from_mapping, to_mapping, type_hints
 from diffphyscam_ros.nodes.qos import OverridableNode
 
 _INTEGER_MAX = 2**63 - 1
@@ -143,7 +143,7 @@ def as_parameters(value: Any) -> dict[str, Any]:
         if not f.init:
             continue
         item = to_mapping(getattr(value, f.name))
-        hint = typing.get_type_hints(type(value))[f.name]
+        hint = type_hints(type(value))[f.name]
         if dataclasses.is_dataclass(getattr(value, f.name)):
             nested = as_parameters(getattr(value, f.name))
             flat.update({f'{f.name}.{k}': v for k, v in nested.items()})
@@ -158,7 +158,7 @@ def as_parameters(value: Any) -> dict[str, Any]:
 def descriptor(cls: type, name: str, *, read_only: bool = False) -> ParameterDescriptor:
     """Descriptor of the (dotted) field ``name``: text with unit, range, read-only."""
     first, _, rest = name.partition('.')
-    hint = typing.get_type_hints(cls)[first]
+    hint = type_hints(cls)[first]
     if rest:
         return descriptor(_dataclass_in(hint), rest, read_only=read_only)
     f = next(f for f in dataclasses.fields(cls) if f.name == first)
