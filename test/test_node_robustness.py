@@ -191,16 +191,21 @@ def test_ten_minutes_at_full_rate_keep_memory_flat(inputs):
                             ('points', PointCloud2), ('camera_info', CameraInfo)):
             listener.node.create_subscription(kind, f'camera/{topic}', counting(topic), 10)
         odometry = listener.subscribe(Odometry, 'odom', 100)
-        listener.wait(lambda: count['image_raw'] > 50, 180)
+        listener.wait(lambda: count['image_raw'] > 5, 300)
+        client = listener.node.create_client(SetParametersAtomically,
+                                             'camera/set_parameters_atomically')
+        assert client.wait_for_service(30)
         started = time.monotonic()
         while (passed := time.monotonic() - started) < 60 * minutes:
             listener.spin(5.0)
             odometry.clear()
             value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE,
                                    double_value=100.0 + len(samples))
-            listener.call(SetParametersAtomically, 'camera/set_parameters_atomically',
-                          SetParametersAtomically.Request(parameters=[
-                              Parameter(name='iso', value=value)]))
+            answer = client.call_async(SetParametersAtomically.Request(parameters=[
+                Parameter(name='iso', value=value)]))
+            listener.wait(lambda answer=answer: answer.done() or node.poll() is not None)
+            assert node.poll() is None, node.stderr.read()
+            assert answer.result().result.successful
             samples.append((passed, *_usage(node.pid)[1:]))
     finally:
         listener.close()
