@@ -24,8 +24,8 @@ import numpy as np
 import rclpy
 from rclpy.parameter import Parameter
 
+from diffphyscam_ros.account import CameraState
 from diffphyscam_ros.camera import PhysicalCamera
-from diffphyscam_ros.loop import CameraState
 from diffphyscam_ros.nodes.camera_node import CameraNode, SWITCH_INTERVAL
 
 SIZES = ((640, 480), (1280, 720))
