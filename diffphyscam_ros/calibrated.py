@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffphyscam_ros.camera import CameraInfo, PhysicalCamera
 from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.io import calibration
 from diffphyscam_ros.optics.intrinsics import tensor
 
 
@@ -41,6 +42,7 @@ def with_calibration(camera: PhysicalCamera, info: object) -> PhysicalCamera:
     """
     if info.k[1] or info.k[3]:
         raise InputError(f'K has a skew of {info.k[1]:g} px; pass one without skew.')
+    _check_full_image(info)
     d = tuple(float(v) for v in info.d) or (0.0,) * 5
     lens = replace(camera.lens, width=int(info.width), height=int(info.height),
                    fx=float(info.k[0]), fy=float(info.k[4]), cx=float(info.k[2]),
@@ -50,3 +52,14 @@ def with_calibration(camera: PhysicalCamera, info: object) -> PhysicalCamera:
     new = replace(camera, lens=lens)
     new.render_view()         # refuses a distortion that no pinhole view can serve
     return new
+
+
+def _check_full_image(info: object) -> None:
+    """Raise InputError for a calibration of binned or cropped images."""
+    binning, roi = calibration.binning_of(info), calibration.roi_of(info)
+    whole = ((0, 0, 0, 0), (0, 0, int(info.width), int(info.height)))
+    if max(binning) > 1 or (roi.x_offset, roi.y_offset, roi.width, roi.height) not in whole:
+        raise InputError(
+            f'the calibration is of images with binning {binning[0]}x{binning[1]} and the region '
+            f'{roi.width}x{roi.height} at ({roi.x_offset}, {roi.y_offset}); the simulated camera '
+            "delivers all of its pixels. Pass the full image's calibration, with zeros there.")

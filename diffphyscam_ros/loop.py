@@ -6,16 +6,13 @@ is not ready when its next frame is due skips it rather than lag. Lock-step does
 the other as fast as it can: same seed, same commands, same bytes.
 """
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 import enum
 from queue import SimpleQueue
 import threading
 import time
 
-import numpy as np
-
+from diffphyscam_ros.account import CameraState, Delivery, report
 from diffphyscam_ros.io.config import to_mapping
 from diffphyscam_ros.picture import Capture, Exposure
 from diffphyscam_ros.simulator import Simulator
@@ -33,42 +30,6 @@ class Mode(str, enum.Enum):
 
     REAL_TIME = 'real_time'
     LOCK_STEP = 'lock_step'
-
-
-@dataclass
-class CameraState:
-    """What the loop knows of one camera."""
-
-    rate: float
-    """[Hz]"""
-    due: int = 0
-    """Physics step of the next frame."""
-    frame: int = 0
-    """Number of the next due date; due dates are counted, so that they never drift."""
-    origin: int = 0
-    """Physics step from which due dates count."""
-    under_way: int = 0
-    cost: float = 0.0
-    """[s] that a frame of it takes to develop and deliver, smoothed."""
-    delivered: int = 0
-    dropped: int = 0
-    dropped_reported: int = 0
-    history: deque['Delivery'] = field(default_factory=lambda: deque(maxlen=4096))
-    """The latest frames."""
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """One frame that was handed over."""
-
-    stamp: int
-    """[ns] simulation time."""
-    exposed: int
-    """[ns since the epoch] when its exposure started."""
-    delivered: int
-    """[ns since the epoch] when it was handed over."""
-    durations: dict[str, float]
-    """[s] of its parts; ``deliver`` is the handing over: messages filled and published."""
 
 
 class Loop:
@@ -167,29 +128,10 @@ class Loop:
 
     def report(self) -> list[tuple[str, str, bool, dict]]:
         """How each camera does: (name, sentence, is it well, figures), for diagnostics."""
-        return [self._report(name, state) for name, state in self.cameras.items()]
-
-    def _report(self, name: str, state: CameraState) -> tuple[str, str, bool, dict]:
-        recent = [d for d in state.history if d.delivered > time.time_ns() - 2_000_000_000]
-        settings = self.simulator.cameras[name].settings
-        figures = {'frame rate [Hz]': '0', 'target rate [Hz]': f'{state.rate:g}',
-                   'frames delivered': state.delivered, 'frames dropped': state.dropped,
-                   'time given up [s]': f'{self.lag:.3f}', 'mode': self.mode.value,
-                   **to_mapping(settings)}
-        if len(recent) > 1:
-            times = np.array([d.delivered for d in recent]) * 1e-9
-            gaps = np.diff(times)
-            figures['frame rate [Hz]'] = f'{1 / gaps.mean():.2f}'
-            figures['jitter [ms]'] = f'{1e3 * gaps.std():.2f}'
-            for part in recent[-1].durations:
-                mean = np.mean([d.durations.get(part, 0.0) for d in recent])
-                figures[f'{part} time [ms]'] = f'{1e3 * mean:.2f}'
-        new = state.dropped - state.dropped_reported
-        state.dropped_reported = state.dropped
-        if new:
-            sentence = f'{new} frames skipped: rendering is too slow for the rate'
-            return name, sentence, False, figures
-        return name, 'running' if recent else 'nobody subscribes', True, figures
+        return [report(name, state, {
+            'time given up [s]': f'{self.lag:.3f}', 'mode': self.mode.value,
+            **to_mapping(self.simulator.cameras[name].settings)})
+            for name, state in self.cameras.items()]
 
     def _anchor(self) -> None:
         """From here on, simulation time runs with the wall clock."""
@@ -288,9 +230,10 @@ class Loop:
     def _until_next_event(self) -> float:
         """[s] to sleep: until a frame, a state or the end of an exposure is due."""
         step = self.simulator.world.time_step
-        events = [self._state_due, *(s.due for s in self.cameras.values()),
+        # What is due at a step happens before the next one, an exposure ends with its step.
+        events = [self._state_due + 1, *(s.due + 1 for s in self.cameras.values()),
                   *self.simulator.ending_steps()]
-        wait = (min(events) + 1 - self._origin[1]) * step / self.speed_factor
+        wait = (min(events) - self._origin[1]) * step / self.speed_factor
         return max(0.0005, self._started + wait - time.monotonic())
 
     def _develop_all(self) -> None:

@@ -7,11 +7,11 @@ import numpy as np
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import get_typestore, Stores
 
+from diffphyscam_ros.account import CameraState
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io.contact_sheet import contact_sheet, track_map, write_png
 from diffphyscam_ros.io.images import decode_message
 from diffphyscam_ros.io.video import write_video
-from diffphyscam_ros.loop import CameraState
 from diffphyscam_ros.scene.config import SceneConfig
 from diffphyscam_ros.simulator import Simulator
 

@@ -12,7 +12,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 import yaml
 
-from diffphyscam_ros.io.share import share_path
+from diffphyscam_ros.io.share import find_file, share_path
 from diffphyscam_ros.scene.description import scene_description
 
 #: Passed on to the node as parameters of the same name.
@@ -33,7 +33,7 @@ PARAMETERS = {
 FLOATS = {'frame_rate', 'speed_factor'}
 OTHERS = {
     'namespace': ('', 'namespace of the node and of its topics'),
-    'params_file': ('', 'parameter file of the node'),
+    'params_file': ('', 'parameter file of the node, or the name of one in config/params: imx219'),
     'parameters': ('', 'more parameters as YAML, for instance "{jpeg_quality: 80}"'),
     'state_publisher': ('true', 'run robot_state_publisher if it is installed'),
     'rviz': ('false', 'open RViz'),
@@ -59,7 +59,8 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     for name in FLOATS & chosen.keys():
         chosen[name] = float(chosen[name])
     chosen |= yaml.safe_load(given['parameters']) or {}
-    files = [given['params_file']] if given['params_file'] else []
+    files = ([str(find_file(given['params_file'], folder='config/params'))]
+             if given['params_file'] else [])
     clock = {'use_sim_time': chosen.get('publish_clock', True)}
     actions = [Node(package='diffphyscam_ros', executable='camera_node', name='camera',
                     namespace=given['namespace'], parameters=[*files, chosen], output='screen',

@@ -56,10 +56,11 @@ def write_inputs(folder: Path) -> dict[str, str]:
 
 
 def start_node(parameters: dict[str, object], domain_id: int, *remaps: str,
-               **popen: object) -> subprocess.Popen:
+               params_file: Path | None = None, **popen: object) -> subprocess.Popen:
     """Start camera_node in a process."""
     words = [w for k, v in parameters.items() for w in ('-p', f'{k}:={_yaml(v)}')]
     words += [w for r in remaps for w in ('-r', r)]
+    words += ['--params-file', str(params_file)] if params_file else []
     return subprocess.Popen([sys.executable, '-m', 'diffphyscam_ros.nodes.camera_node',
                              '--ros-args', *words], env=environment(domain_id),
                             stderr=subprocess.PIPE, text=True, **popen)

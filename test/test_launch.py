@@ -70,6 +70,14 @@ def test_sim_passes_on_parameters_that_the_node_has():
     assert started['robot_state_publisher']['parameters'][0]['use_sim_time'] is False
 
 
+def test_a_preset_has_a_parameter_file_by_its_name():
+    with stand_in(EVERYTHING):
+        camera = nodes(start(LAUNCH / 'sim.launch.py', params_file='imx219'))['camera_node']
+        with pytest.raises(InputError, match='imx219'):
+            start(LAUNCH / 'sim.launch.py', params_file='imx2190')
+    assert camera['parameters'][0] == str(ROOT / 'config' / 'params' / 'imx219.yaml')
+
+
 def test_sim_runs_without_what_is_not_installed():
     with stand_in(set()):
         entities = start(LAUNCH / 'sim.launch.py', rviz='true')

@@ -1,5 +1,6 @@
 """The camera node, seen from another process: what it publishes is true and in order."""
 
+import math
 import signal
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs rclpy (a ROS 2 install or its wheels)')
 cv2 = pytest.importorskip('cv2')
 
-from geometry_msgs.msg import Twist  # noqa: E402
+from geometry_msgs.msg import Twist, TwistStamped  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically  # noqa: E402
@@ -157,21 +158,31 @@ def test_descriptors_reach_other_processes(listener):
     assert exposure.floating_point_range and scene.read_only
 
 
-def test_it_drives_and_stops_and_shrugs_off_nan(listener):
+def test_it_drives_and_stops_and_shrugs_off_nonsense(listener):
     odometry = listener.subscribe(Odometry, 'odom')
     joints = listener.subscribe(JointState, 'joint_states')
     clock = listener.subscribe(Clock, '/clock')
     commands = listener.node.create_publisher(Twist, 'cmd_vel', 10)
     listener.wait(lambda: odometry and joints and clock and commands.get_subscription_count())
     start = odometry[-1]
-    bad, good = Twist(), Twist()
-    bad.linear.x, good.linear.x = float('nan'), 1.0
-    commands.publish(bad)
+    for linear, angular in ((math.nan, 0.0), (0.0, -math.inf), (math.inf, math.nan)):
+        bad = Twist()
+        bad.linear.x, bad.angular.z = linear, angular
+        commands.publish(bad)
+    stamped = listener.node.create_publisher(TwistStamped, 'cmd_vel', 10)   # of another type
+    stamped.publish(TwistStamped(twist=bad))
+    listener.spin(0.3)
+    assert abs(odometry[-1].twist.twist.linear.x) < 0.01
+    good = Twist()
+    good.linear.x = 1.0
 
     def moving():
         commands.publish(good)
         return odometry[-1].twist.twist.linear.x > 0.5
     listener.wait(moving)
+    fast = Twist()
+    fast.linear.x, fast.angular.z = 1e300, -1e300                  # clamped to what it can do
+    commands.publish(fast)
     # cmd_vel_timeout is 0.5 s of simulation time: without commands it brakes and stands.
     listener.wait(lambda: abs(odometry[-1].twist.twist.linear.x) < 0.01)
     end = odometry[-1]

@@ -1,8 +1,6 @@
 """Several cameras on one vehicle: namespaces, rates, stereo, calibration services, TF, stamps."""
 
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,12 +12,11 @@ from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import TwistStamped  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
-from ros_support import domain, environment, Listener, start_node, stop_node  # noqa: E402
+from ros_support import domain, Listener, start_node, stop_node  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from sensor_msgs.srv import SetCameraInfo  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 import torch  # noqa: E402
-import yaml  # noqa: E402
 
 from diffphyscam_ros.camera import PhysicalCamera  # noqa: E402
 from diffphyscam_ros.geometry import from_parts, invert, rotation_from_quaternion  # noqa: E402
@@ -182,35 +179,6 @@ def test_two_nodes_in_two_namespaces_and_the_wall_clock(folder):
         listener.close()
         times = [stop_node(p, signal.SIGTERM) for p in processes]
     assert max(times) < 2.0 and not any(p.returncode for p in processes)
-
-
-def test_a_dump_of_the_parameters_loads_back(folder):
-    """What `ros2 param dump` writes, read with --params-file, gives the same parameters."""
-    script = """
-import sys, rclpy, yaml
-from rcl_interfaces.srv import ListParameters
-from rclpy.parameter import parameter_value_to_python
-from diffphyscam_ros.nodes.camera_node import CameraNode
-rclpy.init(args=sys.argv)
-node = CameraNode()
-values = {n: p.value for n, p in node.get_parameters_by_prefix('').items()}
-values = {n: list(v) if hasattr(v, 'typecode') else v for n, v in values.items()}
-print('DUMP' + yaml.safe_dump({'/camera': {'ros__parameters': values}}))
-node.stop()
-"""
-    def dump(*words):
-        done = subprocess.run([sys.executable, '-c', script, '--ros-args', *words],
-                              env=environment(domain()), capture_output=True, text=True,
-                              timeout=120)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.split('DUMP')[1]
-    first = dump('-p', f'scene:={folder}/scene.yaml', '-p', 'cameras:=[rear]',
-                 '-p', f'model:={folder}/camera.yaml', '-p', 'iso:=250.0', '-p', 'lens.cx:=77.5')
-    (folder / 'dump.yaml').write_text(first)
-    again = dump('--params-file', str(folder / 'dump.yaml'))
-    assert yaml.safe_load(again) == yaml.safe_load(first)
-    values = yaml.safe_load(first)['/camera']['ros__parameters']
-    assert values['iso'] == 250.0 and values['lens.cx'] == 77.5 and len(values) > 60
 
 
 def _matrix(message):

@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
+import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs rclpy (a ROS 2 install or its wheels)')
 
+from nav_msgs.msg import Odometry  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import SetParametersAtomically  # noqa: E402
 import rclpy  # noqa: E402
@@ -24,12 +27,14 @@ from ros_support import (  # noqa: E402
     stop_node,
     write_inputs,  # noqa: E402
 )
-from sensor_msgs.msg import Image  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from diffphyscam_ros.nodes.camera_node import CameraNode  # noqa: E402
 
 DOCS = Path(__file__).resolve().parents[1] / 'docs'
+LONG = pytest.mark.skipif(not os.environ.get('DIFFPHYSCAM_LONG_TESTS'),
+                          reason='takes minutes; set DIFFPHYSCAM_LONG_TESTS=1')
 SUBSCRIBER = """
 import rclpy, sys, time
 from sensor_msgs.msg import Image
@@ -120,14 +125,14 @@ def _cycles(inputs, count):
 
 
 @pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='needs Linux /proc')
-@pytest.mark.parametrize('count', [3, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('count', [3, pytest.param(100, marks=[pytest.mark.slow, LONG])])
 def test_start_and_stop_leak_nothing(inputs, monkeypatch, count):
-    if count > 10 and not os.environ.get('DIFFPHYSCAM_LONG_TESTS'):
-        pytest.skip('takes minutes; set DIFFPHYSCAM_LONG_TESTS=1')
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     threads, files, memory = _cycles(inputs, 2)
     shared = _shared_memory()
     later = _cycles(inputs, count)
+    print(f'{count} cycles: threads {threads} -> {later[0]}, files {files} -> {later[1]}, memory '
+          f'{memory:.1f} -> {later[2]:.1f} MiB, {len(_shared_memory() - shared)} shared files')
     assert later[0] <= threads and later[1] <= files + 2
     # A world and its participant take 30 MiB; measured, a cycle leaves 0.3 MiB.
     assert later[2] - memory < 15 + 1.0 * count
@@ -138,6 +143,81 @@ def _shared_memory():
     """Fast DDS' shared-memory files of this process; others on the machine have their own."""
     open_files = {os.path.realpath(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')}
     return {f for f in open_files if '/dev/shm/' in f}
+
+
+def _usage(pid):
+    """CPU time [s] and resident memory [MiB] of a process, its number of threads."""
+    fields = Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()
+    return ((int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK'),
+            int(fields[21]) * os.sysconf('SC_PAGE_SIZE') / 2**20, int(fields[17]))
+
+
+@pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='needs Linux /proc')
+@pytest.mark.parametrize('mode', ['real_time', 'lock_step'])
+def test_nobody_listens_and_the_node_idles(inputs, mode):
+    """Below 5 % of a core; processor time counts, so that a loaded machine changes nothing."""
+    domain_id = domain()
+    node = start_node({**inputs, 'mode': mode}, domain_id)
+    listener = Listener(domain_id)
+    try:
+        listener.call(Trigger, 'reset', Trigger.Request(), 60)
+        listener.spin(3.0)          # it stands, and falls asleep
+        before, started = _usage(node.pid)[0], time.monotonic()
+        time.sleep(4.0)
+        used = (_usage(node.pid)[0] - before) / (time.monotonic() - started)
+        print(f'{mode}: {100 * used:.1f} % of a core')
+    finally:
+        listener.close()
+        stop_node(node)
+    assert used < 0.05
+
+
+@pytest.mark.slow
+@LONG
+def test_ten_minutes_at_full_rate_keep_memory_flat(inputs):
+    """Images, points, JPEG, odometry and TF as fast as they come, parameters changing."""
+    domain_id, minutes = domain(), 10
+    node = start_node({**inputs, 'frame_rate': 60.0}, domain_id)
+    listener = Listener(domain_id)
+    count = dict.fromkeys(('image_raw', 'image_raw/compressed', 'points', 'camera_info'), 0)
+
+    def counting(topic):
+        def receive(_):
+            count[topic] += 1
+        return receive
+    samples = []
+    try:
+        for topic, kind in (('image_raw', Image), ('image_raw/compressed', CompressedImage),
+                            ('points', PointCloud2), ('camera_info', CameraInfo)):
+            listener.node.create_subscription(kind, f'camera/{topic}', counting(topic), 10)
+        odometry = listener.subscribe(Odometry, 'odom', 100)
+        listener.wait(lambda: count['image_raw'] > 5, 300)
+        client = listener.node.create_client(SetParametersAtomically,
+                                             'camera/set_parameters_atomically')
+        assert client.wait_for_service(30)
+        started = time.monotonic()
+        while (passed := time.monotonic() - started) < 60 * minutes:
+            listener.spin(5.0)
+            odometry.clear()
+            value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE,
+                                   double_value=100.0 + len(samples))
+            answer = client.call_async(SetParametersAtomically.Request(parameters=[
+                Parameter(name='iso', value=value)]))
+            listener.wait(lambda answer=answer: answer.done() or node.poll() is not None)
+            assert node.poll() is None, node.stderr.read()
+            assert answer.result().result.successful
+            samples.append((passed, *_usage(node.pid)[1:]))
+    finally:
+        listener.close()
+        seconds = stop_node(node)
+    time_, memory, threads = np.array(samples).T
+    late = time_ > 60
+    slope = 60 * np.polyfit(time_[late], memory[late], 1)[0]
+    print(f'{count} in {minutes} min; memory {memory[late][0]:.1f} -> {memory[-1]:.1f} MiB, '
+          f'{slope:.3f} MiB/min; threads {threads[late][0]:.0f} -> {threads[-1]:.0f}; '
+          f'stopped in {seconds:.2f} s')
+    # One leaked image a second would be 53 MiB/min, one leaked header of each message 0.1.
+    assert abs(slope) < 0.5 and threads[-1] <= threads[late][0]
 
 
 def test_the_page_of_topics_is_what_the_node_says(monkeypatch):

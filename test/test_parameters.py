@@ -17,6 +17,13 @@ from diffphyscam_ros.nodes import parameters  # noqa: E402
 
 
 @dataclass(frozen=True)
+class Glass:
+    """A part with parameters of its own."""
+
+    fx: float = field(500.0, unit='px', above=0.0)
+
+
+@dataclass(frozen=True)
 class Controls:
     """Some controls."""
 
@@ -29,6 +36,14 @@ class Controls:
 
     def __post_init__(self):
         check_fields(self)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Two parts: one's parameters bear its name, the other's do not."""
+
+    lens: Glass = field(factory=Glass)
+    settings: Controls = field(factory=Controls)
 
 
 @pytest.fixture
@@ -101,3 +116,39 @@ def test_refresh_shows_values_changed_elsewhere(node):
     assert node.get_parameter('iso').value == 400
     assert node.set_parameters([Parameter('exposure_time', value=0.5)])[0].successful
     assert node.get_parameter('iso').value == 400
+
+
+def test_refresh_finds_the_dataclass_among_those_that_share_a_prefix(node):
+    """Options of the node and of its only camera all have the prefix ''."""
+    applied = []
+    node.bind('', Glass())
+    node.bind('', Controls(), applied.append)
+    node.refresh('', Controls(iso=400))
+    assert node.set_parameters([Parameter('exposure_time', value=0.5)])[0].successful
+    assert applied[-1] == Controls(iso=400, exposure_time=0.5)
+
+
+def test_parts_change_together_or_not_at_all(node):
+    """What each part allows may be impossible together; what changes, changes in one go."""
+    applied, held = [], []
+
+    class Held:
+        def __enter__(self):
+            held.append(True)
+
+        def __exit__(self, *_):
+            held.pop()
+
+    def check(camera):
+        if camera.lens.fx * camera.settings.exposure_time > 100:
+            raise InputError('too long; pass less.')
+    node.changing = Held()
+    before = node.bind('', Camera(), lambda new: applied.append((new, bool(held))), check=check,
+                       flat='settings')
+    assert node.get_parameter('lens.fx').value == 500 and node.get_parameter('iso').value == 100
+    both = [Parameter('lens.fx', value=1000.0), Parameter('exposure_time', value=0.15)]
+    refused = node.set_parameters_atomically(both)
+    assert not refused.successful and refused.reason == 'too long; pass less.' and not applied
+    assert node.set_parameters_atomically([both[1]]).successful
+    [(after, inside)] = applied
+    assert inside and after.settings.exposure_time == 0.15 and after.lens is before.lens

@@ -1,12 +1,13 @@
 """
 The calibration file of ROS's camera_info_manager, read and written.
 
-``write`` gives the bytes that ``camera_calibration_parsers`` writes (yaml-cpp, 17 significant
-digits, no newline at the end); ``read`` also takes the rounded files of the
-``camera_calibration`` tool and files without a distortion model (plumb_bob, as ROS assumes).
+``write`` gives the bytes that ``camera_calibration_parsers`` of ROS 2 Jazzy writes (yaml-cpp, 17
+significant digits, no newline at the end); ``read`` also takes Humble's, which end before the
+binning, the rounded files of the ``camera_calibration`` tool and files without a distortion
+model (plumb_bob, as ROS assumes).
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 import math
 from pathlib import Path
 import re
@@ -24,6 +25,20 @@ DISTORTION_COUNTS = {'plumb_bob': (5, 4), 'rational_polynomial': (8, 12, 14), 'e
 
 _MATRICES = (('camera_matrix', 'k', 3, 3), ('rectification_matrix', 'r', 3, 3),
              ('projection_matrix', 'p', 3, 4))
+
+#: What yaml-cpp writes without quotes, of the names that cameras have.
+_PLAIN = re.compile(r'(?!(?:null|Null|NULL)$)[A-Za-z0-9_]([\w./ -]*\w)?', re.ASCII)
+
+
+@dataclass(frozen=True)
+class RegionOfInterest:
+    """What part of the sensor an image shows; zeros are all of it [px]."""
+
+    x_offset: int = 0
+    y_offset: int = 0
+    height: int = 0
+    width: int = 0
+    do_rectify: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,10 @@ class CalibrationFile:
     """Projection of the rectified camera, 12 numbers row by row [px]; K where none is given."""
     camera_name: str = 'camera'
     """Name of the camera."""
+    binning_x: int = 0
+    """Pixels of the sensor per pixel of the image; 0 and 1 are the same."""
+    binning_y: int = 0
+    roi: RegionOfInterest = RegionOfInterest()
 
     def __post_init__(self) -> None:
         if not self.p:
@@ -57,7 +76,7 @@ class CalibrationFile:
 def dumps(info: Any, *, camera_name: str = 'camera') -> str:
     """Text of a calibration file from a CameraInfo message or anything with its fields."""
     check(info)
-    name = camera_name if re.fullmatch(r'[A-Za-z_][\w./-]*', camera_name) else (
+    name = camera_name if _PLAIN.fullmatch(camera_name) else (
         '"' + camera_name.replace('\\', '\\\\').replace('"', '\\"') + '"')
     lines = [f'image_width: {int(info.width)}', f'image_height: {int(info.height)}',
              f'camera_name: {name}']
@@ -66,6 +85,9 @@ def dumps(info: Any, *, camera_name: str = 'camera') -> str:
     lines += _matrix('distortion_coefficients', info.d, 1, len(info.d))
     lines += _matrix('rectification_matrix', info.r, 3, 3)
     lines += _matrix('projection_matrix', info.p, 3, 4)
+    binning, roi = binning_of(info), roi_of(info)
+    lines += [f'binning_x: {binning[0]}', f'binning_y: {binning[1]}', 'roi:']
+    lines += [f'  {key}: {str(value).lower()}' for key, value in asdict(roi).items()]
     return '\n'.join(lines)
 
 
@@ -107,10 +129,14 @@ def loads(text: str, *, where: str = 'calibration') -> CalibrationFile:
     try:
         info = CalibrationFile(width=int(document['image_width']),
                                height=int(document['image_height']), distortion_model=str(model),
-                               camera_name=str(document.get('camera_name', 'unknown')), **values)
+                               camera_name=_camera_name(text),
+                               binning_x=int(document.get('binning_x', 0)),
+                               binning_y=int(document.get('binning_y', 0)),
+                               roi=RegionOfInterest(**document.get('roi', {})), **values)
     except (TypeError, ValueError) as error:
-        raise InputError(f'{where}: image_width and image_height must be whole numbers.') \
-            from error
+        raise InputError(f'{where}: image_width, image_height, binning_x and binning_y must be '
+                         'whole numbers; roi takes x_offset, y_offset, height, width and '
+                         'do_rectify.') from error
     check(info, where=where)
     return info
 
@@ -142,9 +168,27 @@ def check(info: Any, *, where: str = 'camera_info') -> None:
                          f'takes {counts[0]}. Pass zeros for unused terms.')
 
 
+def binning_of(info: Any) -> tuple[int, int]:
+    """(x, y) of a message, a file or our own CameraInfo."""
+    return tuple(info.binning) if hasattr(info, 'binning') else (info.binning_x, info.binning_y)
+
+
+def roi_of(info: Any) -> RegionOfInterest:
+    """Region of a message, a file or our own CameraInfo."""
+    if isinstance(info.roi, tuple):
+        x, y, width, height = info.roi
+        return RegionOfInterest(x, y, height, width)
+    return RegionOfInterest(*(getattr(info.roi, f.name) for f in fields(RegionOfInterest)))
+
+
 def _matrix(key: str, values: Any, rows: int, columns: int) -> list[str]:
     data = ', '.join(f'{float(v):.17g}' for v in values)
     return [f'{key}:', f'  rows: {rows}', f'  cols: {columns}', f'  data: [{data}]']
+
+
+def _camera_name(text: str) -> str:
+    """Name as it is written: 0815 stays 0815."""
+    return str(yaml.load(text, yaml.BaseLoader).get('camera_name', 'unknown'))
 
 
 def _numbers(node: Any, count: int | None, place: str) -> tuple[float, ...]:

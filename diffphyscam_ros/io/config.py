@@ -8,6 +8,7 @@ user says which keys exist, of which type, with which default and which range.
 import dataclasses
 from difflib import get_close_matches
 import enum
+import functools
 import math
 from pathlib import Path
 import types
@@ -53,7 +54,7 @@ def from_mapping(cls: type, mapping: Any, *, where: str = '') -> Any:
     if not isinstance(mapping, dict):
         raise InputError(f'{where or cls.__name__}: expected a mapping with keys '
                          f'{", ".join(_names(cls))}; got {_show(mapping)}.')
-    hints = typing.get_type_hints(cls)
+    hints = type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     values = {}
     for key, value in mapping.items():
@@ -73,6 +74,12 @@ def from_mapping(cls: type, mapping: Any, *, where: str = '') -> Any:
         return cls(**values)
     except InputError as error:
         raise InputError(f'{where}: {error}') from error
+
+
+@functools.lru_cache(maxsize=256)
+def type_hints(cls: type) -> dict[str, Any]:
+    """Types of the fields of ``cls``; Python takes a while to find them."""
+    return typing.get_type_hints(cls)
 
 
 def to_mapping(value: Any) -> Any:

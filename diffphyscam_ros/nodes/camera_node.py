@@ -6,7 +6,6 @@ thread of its own and frames develop in another (see loop.py), so that neither w
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 import os
 import signal
 import sys
@@ -15,32 +14,30 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist, TwistStamped
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool, Trigger
 from torch import Tensor
 
 from diffphyscam_ros.camera import PhysicalCamera
-from diffphyscam_ros.encoding import sensor_for
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.geometry import invert
 from diffphyscam_ros.loop import Loop
 from diffphyscam_ros.nodes import conversions as convert
-from diffphyscam_ros.nodes.options import CameraLive, CameraOptions, LiveOptions, NodeOptions
+from diffphyscam_ros.nodes.bound_cameras import BoundCameras
+from diffphyscam_ros.nodes.options import LiveOptions, NodeOptions
 from diffphyscam_ros.nodes.parameters import ParameterNode
-from diffphyscam_ros.nodes.publishers import CameraPublishers, publisher, VehiclePublishers
+from diffphyscam_ros.nodes.publishers import CameraPublishers, VehiclePublishers
+from diffphyscam_ros.nodes.pulse import Pulse
 from diffphyscam_ros.nodes.recalibration import Recalibrator
-from diffphyscam_ros.nodes.services import CalibrationServices, load_calibration
+from diffphyscam_ros.nodes.services import CalibrationServices
 from diffphyscam_ros.picture import Capture
 from diffphyscam_ros.recalibrate.job import Twin
 from diffphyscam_ros.recalibrate.options import RecalibrationOptions
 from diffphyscam_ros.scene.world import World
-from diffphyscam_ros.simulator import camera_named, Simulator
+from diffphyscam_ros.simulator import Simulator
 
 #: [s] Threads hold the interpreter for 5 ms by default; the world steps every 4 ms.
 SWITCH_INTERVAL = 0.0005
-#: Part of a camera -> the prefix of its parameters; the controls of a frame have none.
-PARTS = {'settings': '', 'lens': 'lens.', 'sensor': 'sensor.'}
 
 
 class CameraNode(ParameterNode):
@@ -57,44 +54,38 @@ class CameraNode(ParameterNode):
         self.live: LiveOptions = self.bind('', LiveOptions(), self._apply_live)
         world = World.load(self.options.scene)
         names = [n for n in self.options.cameras if n] or [c.name for c in world.config.cameras]
-        self._prefix = {n: '' if len(names) == 1 else f'{n}.' for n in names}
-        self.camera_options: dict[str, CameraOptions] = {}
-        models, rates, samples, pairs = {}, {}, {}, {}
-        for name in names:
-            prefix = self._prefix[name]
-            self.camera_options[name] = self.bind(prefix, CameraOptions())
-            live = self.bind(prefix, CameraLive(), lambda new, n=name: self._apply_pace(n, new))
-            rates[name], samples[name] = live.frame_rate, live.motion_samples
-            models[name] = self._camera(name)
-            if self.camera_options[name].stereo_left:
-                pairs[name] = self.camera_options[name].stereo_left
-        self.simulator = Simulator(world, models, seed=self.options.seed,
+        self.cameras = BoundCameras(self, names)
+        self.simulator = Simulator(world, self.cameras.models, seed=self.options.seed,
                                    command_timeout=self.live.cmd_vel_timeout,
-                                   device=self.options.render_device, stereo=pairs)
-        self.simulator.motion_samples.update(samples)
+                                   device=self.options.render_device,
+                                   stereo=self.cameras.stereo)
+        self.simulator.motion_samples.update(self.cameras.motion_samples)
         self.publishers_of = {
-            name: CameraPublishers(self, name, self.frame_id(name), self.ros_time,
-                                   lambda: self.live,
-                                   bgr=self.camera_options[name].encoding.startswith('bgr'))
-            for name in names}
+            name: CameraPublishers(
+                self, name, frame, self.ros_time, lambda: self.live,
+                bgr=self.cameras.options[name].encoding.startswith('bgr'))
+            for name, frame in self.cameras.frames.items()}
         self._clock_published = self._may_publish_clock()
         self.vehicle = VehiclePublishers(self, self.simulator, self.options, self.ros_time,
                                          publish_clock=self._clock_published)
         if self.vehicle.tf is None:
             self.get_logger().warning('tf2_msgs is not installed: no /tf and no /tf_static')
-        self.diagnostics = publisher(self, DiagnosticArray, '/diagnostics')
-        self.loop = Loop(self.simulator, rates, wanted=self._wanted, deliver=self._deliver,
-                         on_state=self.vehicle.publish, state_rate=self.options.state_rate,
-                         is_idle=self._is_idle, on_error=self._failed, mode=self.options.mode,
+        self.diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics')
+        self.loop = Loop(self.simulator, self.cameras.rates, wanted=self._wanted,
+                         deliver=self._deliver, on_state=self.vehicle.publish,
+                         state_rate=self.options.state_rate, is_idle=self._is_idle,
+                         on_error=self._failed, mode=self.options.mode,
                          speed_factor=self.live.speed_factor,
                          command_wait=self.options.command_wait)
+        self.cameras.connect(self.loop)
+        self.changing = self.loop.lock
         self.failure: BaseException | None = None
         self._listen()
 
     def start(self) -> None:
         """Let time run."""
         self.loop.start()
-        self.vehicle.publish_static({n: self.frame_id(n) for n in self.publishers_of})
+        self.vehicle.publish_static(self.cameras.frames)
 
     def stop(self) -> bool:
         """Stop time; False if a thread could not be stopped."""
@@ -102,46 +93,16 @@ class CameraNode(ParameterNode):
             recalibrator.close()
         return self.loop.stop()
 
-    def frame_id(self, camera: str) -> str:
-        """Optical frame of a camera."""
-        return self.camera_options[camera].frame_id or f'{camera}_optical_frame'
-
     def ros_time(self, stamp: int) -> int:
         """ROS time [ns] of a simulation time [ns]: the same with our clock, else the wall's."""
         return stamp if self._clock_published else self.loop.wall_time(stamp)
-
-    def _camera(self, name: str) -> PhysicalCamera:
-        """Camera of the parameters: preset or file, then calibration, then single values."""
-        options, prefix = self.camera_options[name], self._prefix[name]
-        camera = camera_named(options.model)
-        if options.encoding:
-            camera = replace(camera, sensor=sensor_for(options.encoding, camera.sensor))
-        if options.camera_info_url:
-            try:
-                camera = load_calibration(camera, options.camera_info_url, name)
-            except InputError as error:
-                self.get_logger().warning(f'{name}: {error} The lens of its model is used.')
-        for part, inner in PARTS.items():
-            bound = self.bind(prefix + inner, getattr(camera, part),
-                              lambda new, part=part: self._change(name, part, new),
-                              check=lambda new, part=part: self._check(name, part, new))
-            camera = replace(camera, **{part: bound})
-        camera.render_view()
-        return camera
 
     def model(self, name: str) -> PhysicalCamera:
         """Camera ``name`` as it is now."""
         return self.simulator.cameras[name]
 
-    def replace_camera(self, name: str, camera: PhysicalCamera) -> None:
-        """Switch to another camera between two frames; the parameters follow."""
-        with self.loop.lock:
-            self.simulator.cameras[name] = camera
-        for part, inner in PARTS.items():
-            self.refresh(self._prefix[name] + inner, getattr(camera, part))
-
     def _recalibrator(self, name: str) -> Recalibrator:
-        prefix = f'{self._prefix[name]}recalibration.'
+        prefix = f'{self.cameras.prefix(name)}recalibration.'
         options = [self.bind(prefix, RecalibrationOptions(),
                              lambda new: options.__setitem__(0, new))]
 
@@ -156,25 +117,10 @@ class CameraNode(ParameterNode):
         def apply(camera: PhysicalCamera, T_parent_optical: Tensor) -> None:
             with self.loop.lock:
                 self.simulator.world.set_mount(name, T_parent_optical)
-                self.replace_camera(name, camera)
-            self.vehicle.publish_static({n: self.frame_id(n) for n in self.publishers_of})
+                self.cameras.replace(name, camera)
+            self.vehicle.publish_static(self.cameras.frames)
         return Recalibrator(self, name, options=lambda: options[0], snapshot=snapshot,
                             apply=apply)
-
-    def _check(self, name: str, part: str, new: object) -> None:
-        """Refuse what the camera as a whole cannot be, before anything changes."""
-        if hasattr(self, 'simulator'):
-            replace(self.simulator.cameras[name], **{part: new}).render_view()
-
-    def _change(self, name: str, part: str, new: object) -> None:
-        with self.loop.lock:
-            self.simulator.change(name, **{part: new})
-
-    def _apply_pace(self, name: str, new: CameraLive) -> None:
-        with self.loop.lock:
-            self.simulator.motion_samples[name] = new.motion_samples
-            if new.frame_rate != self.loop.cameras[name].rate:
-                self.loop.set_rate(name, new.frame_rate)
 
     def _apply_live(self, live: LiveOptions) -> None:
         with self.loop.lock:
@@ -185,16 +131,15 @@ class CameraNode(ParameterNode):
 
     def _listen(self) -> None:
         """Subscriptions, services and timers; all of them only translate."""
-        overrides = QoSOverridingOptions.with_default_policies()
         stamped = self.options.enable_stamped_cmd_vel
         self.create_subscription(TwistStamped if stamped else Twist, 'cmd_vel',
-                                 self._on_stamped_command if stamped else self._on_command,
-                                 10, qos_overriding_options=overrides)
-        for name, camera in self.camera_options.items():
+                                 self._on_stamped_command if stamped else self._on_command, 10)
+        for name, camera in self.cameras.options.items():
             CalibrationServices(self, name, camera.camera_info_url)
-        self.recalibrators = {name: self._recalibrator(name) for name in self.camera_options}
+        self.recalibrators = {name: self._recalibrator(name) for name in self.cameras.options}
         self.create_service(Trigger, 'reset', self._on_reset)
         self.create_service(SetBool, 'pause', self._on_pause)
+        self.pulse = Pulse(self)
         self.create_timer(1.0, self._publish_diagnostics, clock=rclpy.clock.Clock(
             clock_type=rclpy.clock.ClockType.STEADY_TIME))
 
@@ -247,9 +192,12 @@ class CameraNode(ParameterNode):
 
     def _publish_diagnostics(self) -> None:
         if not self.diagnostics.get_subscription_count():
+            self.pulse.stop()
             return
+        self.pulse.start()
         message = convert.diagnostics_message(
-            self.ros_time(self.simulator.time), self.loop.report(), 'diffphyscam_ros')
+            self.ros_time(self.simulator.time), [*self.loop.report(), self.pulse.status()],
+            'diffphyscam_ros')
         message.status += [r.status() for r in self.recalibrators.values() if r.busy]
         self.diagnostics.publish(message)
 
@@ -278,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             node.stop()
             node.destroy_node()
         rclpy.try_shutdown()
-    # Everything is closed; unloading torch, numba and pybullet would take another second or two,
+    # Everything is closed; unloading the libraries would take another second or two,
     # and a thread that still compiles would hold it up.
     sys.stdout.flush()
     sys.stderr.flush()

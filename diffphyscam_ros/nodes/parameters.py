@@ -2,12 +2,14 @@
 ROS parameters made from frozen dataclasses, and dataclasses made from parameters.
 
 The dataclass knows name, type, unit, range and meaning of every field; the descriptors repeat
-it. A change is all or nothing: the new dataclass is built and checked before any parameter of
-the request takes effect, and the refusal is the dataclass's own sentence.
+it. A change is all or nothing: the new dataclasses are built and checked before any parameter of
+the request takes effect, all of them take effect at once, and the refusal is the dataclass's own
+sentence.
 """
 
 import ast
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 import dataclasses
 import enum
 import inspect
@@ -22,11 +24,11 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from diffphyscam_ros.errors import InputError
-from diffphyscam_ros.io.config import from_mapping, to_mapping
+from diffphyscam_ros.io.config import from_mapping, to_mapping, type_hints
+from diffphyscam_ros.nodes.qos import OverridableNode
 
 _INTEGER_MAX = 2**63 - 1
 
@@ -41,34 +43,53 @@ class Binding:
     """Called with the new dataclass after a change; None makes the parameters read-only."""
     check: Callable[[Any], None]
     """Called before, raises InputError to refuse what the fields' ranges alone allow."""
+    flat: str = ''
+    """Field, itself a dataclass, whose name is left out of its parameters' names."""
+
+    def parameters(self) -> dict[str, tuple[str, Any]]:
+        """Name of each parameter -> (dotted) field, value."""
+        inner = f'{self.flat}.' if self.flat else ''
+        return {self.prefix + field.removeprefix(inner): (field, value)
+                for field, value in as_parameters(self.value).items()}
+
+    def changed(self, parameters: Iterable[Parameter]) -> Any:
+        """Return the dataclass with those of the ``parameters`` that are its own."""
+        own = self.parameters()
+        changes = {own[p.name][0]: p.value for p in parameters if p.name in own}
+        if not changes or self.apply is None:
+            return self.value
+        return _rebuilt(self.value, changes, self.prefix)
 
 
-class ParameterNode(Node):
+class ParameterNode(OverridableNode):
     """A node whose parameters are bound to dataclasses."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._bindings: list[Binding] = []
+        self.changing: AbstractContextManager = nullcontext()
+        """Held while a change takes effect; nobody then sees half of it."""
         super().__init__(*args, **kwargs)
 
     def bind(self, prefix: str, value: Any,
              apply: Callable[[Any], None] | None = None, *,
-             check: Callable[[Any], None] = lambda value: None) -> Any:
+             check: Callable[[Any], None] = lambda value: None, flat: str = '') -> Any:
         """
         Declare the fields of ``value``; returns it with the overrides of the command line.
 
-        :param apply: see :class:`Binding`, like ``check``.
+        :param apply: see :class:`Binding`, like ``check`` and ``flat``.
         """
-        names = as_parameters(value)
-        overrides = {n: self._parameter_overrides[prefix + n].value for n in names
-                     if prefix + n in self._parameter_overrides}
-        value = _rebuilt(value, overrides, prefix)
-        check(value)
-        for name, default in as_parameters(value).items():
+        binding = Binding(prefix, value, apply, check, flat)
+        overrides = {field: self._parameter_overrides[name].value
+                     for name, (field, _) in binding.parameters().items()
+                     if name in self._parameter_overrides}
+        binding.value = _rebuilt(value, overrides, prefix)
+        check(binding.value)
+        for name, (field, default) in binding.parameters().items():
             self.declare_parameter(
-                prefix + name, default,
-                descriptor(type(value), name, read_only=apply is None), ignore_override=True)
-        self._bindings.append(Binding(prefix, value, apply, check))
-        return value
+                name, default, descriptor(type(value), field, read_only=apply is None),
+                ignore_override=True)
+        self._bindings.append(binding)
+        return binding.value
 
     def set_parameters(self, parameter_list: list[Parameter]) -> list[SetParametersResult]:
         """Set each parameter by itself, as the ROS service of this name does."""
@@ -78,26 +99,28 @@ class ParameterNode(Node):
         """Set all parameters or none; a refusal says what to pass."""
         parameter_list = [self._retyped(p) for p in parameter_list]
         try:
-            changes = [(b, self._changed(b, parameter_list)) for b in self._bindings]
+            changes = [(b, b.changed(parameter_list)) for b in self._bindings]
             changes = [(b, new) for b, new in changes if new is not b.value]
             for binding, new in changes:
                 binding.check(new)
             result = super().set_parameters_atomically(parameter_list)
             if result.successful:
-                for binding, new in changes:
-                    binding.apply(new)
-                    binding.value = new
+                with self.changing:
+                    for binding, new in changes:
+                        binding.apply(new)
+                        binding.value = new
             return result
         except InputError as error:
             return SetParametersResult(successful=False, reason=str(error))
 
     def refresh(self, prefix: str, value: Any) -> None:
         """Show a dataclass that was changed by other means (a calibration) as parameters."""
-        binding = next(b for b in self._bindings if b.prefix == prefix)
+        binding = next(b for b in self._bindings
+                       if b.prefix == prefix and type(b.value) is type(value))
         binding.value = value
         super().set_parameters_atomically([
-            Parameter(prefix + name, value=new) for name, new in as_parameters(value).items()
-            if self.has_parameter(prefix + name)])
+            Parameter(name, value=new) for name, (_, new) in binding.parameters().items()
+            if self.has_parameter(name)])
 
     def _retyped(self, parameter: Parameter) -> Parameter:
         """Take 1 for 1.0: people type whole numbers."""
@@ -106,15 +129,6 @@ class ParameterNode(Node):
             if value is not None:
                 return Parameter(parameter.name, value=value)
         return parameter
-
-    def _changed(self, binding: Binding, parameters: Iterable[Parameter]) -> Any:
-        mapping = as_parameters(binding.value)
-        changes = {p.name.removeprefix(binding.prefix): p.value for p in parameters
-                   if p.name.startswith(binding.prefix)
-                   and p.name.removeprefix(binding.prefix) in mapping}
-        if not changes or binding.apply is None:
-            return binding.value
-        return _rebuilt(binding.value, {**mapping, **changes}, binding.prefix)
 
 
 def as_parameters(value: Any) -> dict[str, Any]:
@@ -129,7 +143,7 @@ def as_parameters(value: Any) -> dict[str, Any]:
         if not f.init:
             continue
         item = to_mapping(getattr(value, f.name))
-        hint = typing.get_type_hints(type(value))[f.name]
+        hint = type_hints(type(value))[f.name]
         if dataclasses.is_dataclass(getattr(value, f.name)):
             nested = as_parameters(getattr(value, f.name))
             flat.update({f'{f.name}.{k}': v for k, v in nested.items()})
@@ -144,7 +158,7 @@ def as_parameters(value: Any) -> dict[str, Any]:
 def descriptor(cls: type, name: str, *, read_only: bool = False) -> ParameterDescriptor:
     """Descriptor of the (dotted) field ``name``: text with unit, range, read-only."""
     first, _, rest = name.partition('.')
-    hint = typing.get_type_hints(cls)[first]
+    hint = type_hints(cls)[first]
     if rest:
         return descriptor(_dataclass_in(hint), rest, read_only=read_only)
     f = next(f for f in dataclasses.fields(cls) if f.name == first)
@@ -226,4 +240,9 @@ def _rebuilt(value: Any, parameters: dict[str, Any], prefix: str) -> Any:
         new = list(new) if hasattr(new, 'typecode') else new
         is_one = isinstance(new, list) and len(new) == 1 and isinstance(place[last], float)
         place[last] = new[0] if is_one else new
-    return from_mapping(type(value), nested, where=prefix.rstrip('.'))
+    new = from_mapping(type(value), nested, where=prefix.rstrip('.'))
+    # Parts that did not change stay the very same objects: what was computed from them holds.
+    same = {f.name: old for f in dataclasses.fields(value)
+            if dataclasses.is_dataclass(old := getattr(value, f.name))
+            and to_mapping(old) == to_mapping(getattr(new, f.name))}
+    return dataclasses.replace(new, **same) if same else new

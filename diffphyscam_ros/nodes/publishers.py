@@ -5,10 +5,7 @@ import posixpath
 
 from nav_msgs.msg import Odometry
 import numpy as np
-from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, PointCloud2
 
@@ -16,6 +13,7 @@ from diffphyscam_ros.encoding import encode, encoding_of
 from diffphyscam_ros.geometry import T_LINK_OPTICAL
 from diffphyscam_ros.nodes import conversions as convert
 from diffphyscam_ros.nodes.options import LiveOptions, NodeOptions
+from diffphyscam_ros.nodes.qos import OverridableNode, system_default, TF_DEPTH
 from diffphyscam_ros.picture import Capture
 from diffphyscam_ros.points import points_from_depth
 from diffphyscam_ros.simulator import Simulator
@@ -26,19 +24,6 @@ except ImportError:   # the wheels on PyPI lack it; `colcon build` of tf2_msgs a
     TFMessage = None
 
 
-def publisher(node: Node, kind: type, topic: str,
-              qos: QoSProfile | None = None) -> Publisher:
-    """
-    Create a reliable publisher, all of its QoS open to overrides.
-
-    Ten messages are kept: with one, as Fast DDS' own default has it, a camera_info is lost
-    whenever the next one comes before a busy subscriber has taken it.
-    """
-    return node.create_publisher(
-        kind, topic, qos or QoSProfile(depth=10),
-        qos_overriding_options=QoSOverridingOptions.with_default_policies())
-
-
 def sibling(topic: str, name: str) -> str:
     """Name beside a resolved topic, as image_transport finds the camera_info of an image."""
     return posixpath.join(posixpath.dirname(topic), name)
@@ -47,7 +32,7 @@ def sibling(topic: str, name: str) -> str:
 class CameraPublishers:
     """Everything one camera publishes."""
 
-    def __init__(self, node: Node, camera: str, frame_id: str,
+    def __init__(self, node: OverridableNode, camera: str, frame_id: str,
                  stamp: Callable[[int], int], live: Callable[[], LiveOptions], *,
                  bgr: bool = False) -> None:
         """
@@ -60,12 +45,12 @@ class CameraPublishers:
         self.camera, self.frame_id, self._stamp, self._live = camera, frame_id, stamp, live
         image = node.resolve_topic_name(f'{camera}/image_raw')
         depth = node.resolve_topic_name(f'{camera}/depth/image')
-        self.image = publisher(node, Image, image)
-        self.info = publisher(node, CameraInfo, sibling(image, 'camera_info'))
-        self.compressed = publisher(node, CompressedImage, f'{image}/compressed')
-        self.depth = publisher(node, Image, depth)
-        self.depth_info = publisher(node, CameraInfo, sibling(depth, 'camera_info'))
-        self.points = publisher(node, PointCloud2, f'{camera}/points')
+        self.image = node.create_publisher(Image, image)
+        self.info = node.create_publisher(CameraInfo, sibling(image, 'camera_info'))
+        self.compressed = node.create_publisher(CompressedImage, f'{image}/compressed')
+        self.depth = node.create_publisher(Image, depth)
+        self.depth_info = node.create_publisher(CameraInfo, sibling(depth, 'camera_info'))
+        self.points = node.create_publisher(PointCloud2, f'{camera}/points')
 
     def wanted(self) -> tuple[str, ...]:
         """Outputs that somebody subscribes to; camera_info alone needs no rendering."""
@@ -115,18 +100,18 @@ class CameraPublishers:
 class VehiclePublishers:
     """Odometry, TF, joint states and the clock."""
 
-    def __init__(self, node: Node, simulator: Simulator, options: NodeOptions,
+    def __init__(self, node: OverridableNode, simulator: Simulator, options: NodeOptions,
                  stamp: Callable[[int], int], *, publish_clock: bool) -> None:
         """Create the publishers."""
         self._simulator, self._options, self._stamp = simulator, options, stamp
-        self.odom = publisher(node, Odometry, 'odom')
-        self.joints = publisher(node, JointState, 'joint_states')
-        self.clock = publisher(node, Clock, '/clock') if publish_clock else None
+        self.odom = node.create_publisher(Odometry, 'odom')
+        self.joints = node.create_publisher(JointState, 'joint_states')
+        self.clock = node.create_publisher(Clock, '/clock') if publish_clock else None
         self.tf = self.tf_static = None
         if TFMessage is not None:
-            self.tf = publisher(node, TFMessage, '/tf', QoSProfile(depth=100))
-            self.tf_static = publisher(node, TFMessage, '/tf_static', QoSProfile(
-                depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+            self.tf = node.create_publisher(TFMessage, '/tf', system_default(TF_DEPTH))
+            self.tf_static = node.create_publisher(TFMessage, '/tf_static',
+                                                   system_default(TF_DEPTH, latched=True))
 
     def publish(self) -> None:
         """Send the state of now."""

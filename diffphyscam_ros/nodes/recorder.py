@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 
+from diagnostic_msgs.msg import DiagnosticArray
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
@@ -29,6 +30,12 @@ from rosbags.typesys import get_typestore, Stores
 
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io.files import write_text
+from diffphyscam_ros.nodes.arrivals import figures
+from diffphyscam_ros.nodes.conversions import diagnostics_message
+
+IMAGES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+#: Latest messages looked through for diagnostics.
+_RECENT = 1000
 
 
 def topics_of(camera: str) -> dict[str, str]:
@@ -87,6 +94,10 @@ class Recorder(Node):
         self.bag = bag
         self.arrivals = defaultdict(list)
         self.missing = []
+        self._images = [self.resolve_topic_name(t) for t, kind in topics.items()
+                        if kind in IMAGES]
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self.create_timer(1.0, self._publish_diagnostics)
         for topic, kind in topics.items():
             try:
                 message = message_class(kind)
@@ -109,6 +120,16 @@ class Recorder(Node):
             if self.bag:
                 self.bag.write(topic, kind, now, data)
         return receive
+
+    def _publish_diagnostics(self) -> None:
+        """Say how the images arrived in the last seconds."""
+        if self._diagnostics.get_subscription_count():
+            self._diagnostics.publish(diagnostics_message(time.time_ns(), [
+                (f'recorder: {topic}', 'received' if (recent := [
+                    a for a in self.arrivals[topic][-_RECENT:]
+                    if a[1] > time.time_ns() - 5_000_000_000]) else 'nothing comes',
+                 bool(recent), {k: f'{v:.4g}' for k, v in figures(recent).items()})
+                for topic in self._images], 'diffphyscam_ros'))
 
     def wait_for_publishers(self, timeout: float, stopping: Sequence[bool]) -> None:
         """

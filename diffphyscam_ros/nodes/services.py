@@ -33,8 +33,8 @@ class CalibrationServices:
         info = request.camera_info
         try:
             calibration.check(info)
-            self._node.replace_camera(self._camera,
-                                      with_calibration(self._node.model(self._camera), info))
+            self._node.cameras.replace(self._camera,
+                                       with_calibration(self._node.model(self._camera), info))
             path = resolve_url(self._url, camera_name=self._camera)
             calibration.write(path, info, camera_name=self._camera)
         except InputError as error:

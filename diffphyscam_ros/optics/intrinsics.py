@@ -196,7 +196,7 @@ def _render_view(numbers, model, coefficients, size, oversampling):
         mapped = distortion.distort(points, model, k)
         dx = torch.autograd.grad(mapped[:, 0].sum(), points, retain_graph=True)[0]
         dy = torch.autograd.grad(mapped[:, 1].sum(), points)[0]
-    scale = torch.linalg.matrix_norm(torch.stack([dx * fx, dy * fy], 1), ord=2).max().item()
+    scale = _stretch(dx * fx, dy * fy).max().item()
     focal = oversampling * scale
     low, high = flat.amin((0, 1)), flat.amax((0, 1))
     margin = 2.5                                   # two interpolation taps and half a pixel
@@ -209,3 +209,10 @@ def _render_view(numbers, model, coefficients, size, oversampling):
             f'The lens sees {angle:.0f} degrees across; one pinhole rendering of that would have '
             f'{new_width}x{new_height} px. Pass a lens below about 150 degrees across.')
     return focal, focal, -left, -top, new_height, new_width
+
+
+def _stretch(a: Tensor, b: Tensor) -> Tensor:
+    """Largest singular values (N,) of the 2x2 matrices with rows a and b (N, 2)."""
+    square = (a.square() + b.square()).sum(-1)
+    determinant = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    return ((square + (square.square() - 4 * determinant.square()).clamp(min=0).sqrt()) / 2).sqrt()
