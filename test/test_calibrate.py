@@ -99,7 +99,7 @@ def scene():
     pose = np.r_[cv2.Rodrigues(T[:, :3])[0].ravel(), T[:, 3]]
     lens = np.array([SMALL.fx, SMALL.fy, SMALL.cx, SMALL.cy, SMALL.k1, SMALL.k2, SMALL.p1,
                      SMALL.p2, 0.0])
-    image = independent.signal(SMALL, T, gain=0.8, count=512) ** 0.6
+    image = independent.signal(SMALL, T, gain=0.8) ** 0.6
     frame = photometric.cut('0', 0, image.astype(np.float32), CHESS, pose, lens, 'plumb_bob',
                             inverted=True)
     model = photometric.Model('plumb_bob', ())
@@ -141,7 +141,7 @@ def test_gradient_is_that_of_finite_differences():
 def bag(tmp_path_factory):
     path = tmp_path_factory.mktemp('calibrate') / 'bag'
     with BagWriter(path) as writer:
-        for i, image in enumerate(independent.recording(SMALL, 9, still=4, rays_per_pixel=64,
+        for i, image in enumerate(independent.recording(SMALL, 9, still=4,
                                                         distances=(0.3, 0.5))):
             writer.write_image('/camera/image_raw', i / 10, image)
     return path

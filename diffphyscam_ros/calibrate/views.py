@@ -21,6 +21,8 @@ from diffphyscam_ros.io.images import Picture
 
 #: frames in which the target is searched, at most
 ATTEMPTS = 240
+#: of the image's longer side: views whose outlines are nearer than that are one
+ALIKE = 0.002
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,15 @@ def choose(sightings: list[Sighting], count: int) -> list[Sighting]:
         chosen.append(int(distance.argmax()))
         distance = np.minimum(distance, np.linalg.norm(outlines - outlines[chosen[-1]], axis=1))
     return [sightings[i] for i in sorted(chosen)]
+
+
+def distinct(sightings: list[Sighting]) -> list[Sighting]:
+    """Leave out views that show the board where another does: still stretches count once."""
+    kept: list[Sighting] = []
+    for sighting in sightings:
+        if all(np.abs(sighting.outline - k.outline).max() > ALIKE for k in kept):
+            kept.append(sighting)
+    return kept
 
 
 def fetch(recording: Recording, topic: str, indices: Iterable[int], bits: int) \
