@@ -1,21 +1,28 @@
 """Calibration: geometry and pixels against what made them, and bad bags."""
 
+import contextlib
+from dataclasses import replace
+import io
 import json
+import signal
 
 import cv2
 import independent_camera as independent
 import numpy as np
 import pytest
+import recovery
 import torch
 
-from diffphyscam_ros.calibrate import board, geometric, joint, photometric, shape
+from diffphyscam_ros.calibrate import board, geometric, joint, output, photometric, shape
 from diffphyscam_ros.calibrate.detect import detect, settle
+from diffphyscam_ros.calibrate.options import Options
+from diffphyscam_ros.calibrate.run import calibrate
 from diffphyscam_ros.calibrate.target import parse_target
 from diffphyscam_ros.camera import PhysicalCamera
 from diffphyscam_ros.cli import main
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io import calibration
-from diffphyscam_ros.io.bags import BagWriter, Recording
+from diffphyscam_ros.io.bags import Recording
 
 CHESS = parse_target('chessboard:9x6:0.025')
 SMALL = independent.Truth(width=320, height=240, fx=290., fy=291., cx=162., cy=117., k1=-0.2,
@@ -140,39 +147,88 @@ def test_gradient_is_that_of_finite_differences():
 @pytest.fixture(scope='module')
 def bag(tmp_path_factory):
     path = tmp_path_factory.mktemp('calibrate') / 'bag'
-    with BagWriter(path) as writer:
-        for i, image in enumerate(independent.recording(SMALL, 9, still=4,
-                                                        distances=(0.3, 0.5))):
-            writer.write_image('/camera/image_raw', i / 10, image)
+    recovery.write_bag(path, SMALL, 9, still=4, distances=(0.3, 0.5))
     return path
 
 
+@pytest.fixture(scope='module')
+def calibrated(bag, tmp_path_factory):
+    """Outputs of the command on the small bag, and what it printed."""
+    out = tmp_path_factory.mktemp('calibrated') / 'out'
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert main(['calibrate', str(bag), '--image-topic', '/camera/image_raw', '--target',
+                     'chessboard:9x6:0.025', '--output', str(out), '--max-frames', '6']) == 0
+    return out, printed.getvalue()
+
+
 @pytest.mark.slow
-def test_the_command_recovers_an_independent_camera(bag, tmp_path, capsys):
-    out = tmp_path / 'out'
-    assert main(['calibrate', str(bag), '--image-topic', '/camera/image_raw', '--target',
-                 'chessboard:9x6:0.025', '--output', str(out), '--max-frames', '6']) == 0
+def test_the_command_recovers_an_independent_camera(calibrated):
+    out, printed = calibrated
     result = json.loads((out / 'result.json').read_text())
     parameters = result['parameters']
     assert result['complete'] and result['rms_reprojection_px'] < 0.15
-    assert parameters['fx']['value'] == pytest.approx(SMALL.fx, rel=2e-3)
-    assert parameters['residual_blur']['value'] == pytest.approx(SMALL.blur, rel=0.15)
+    assert parameters['residual_blur']['value'] == pytest.approx(SMALL.blur, rel=0.05)
     assert parameters['focus_distance']['verdict'] == 'not observable'   # a pinhole made it
     assert parameters['prnu']['verdict'] == 'not observable'
-    curve = result['curves']['response']
-    middle = np.interp(0.4, curve['signal'], curve['dn'])
-    assert middle == pytest.approx(0.4 ** SMALL.gamma, abs=0.03)
-    noise = result['curves']['noise_variance']
-    assert noise['source'] == 'static stretches'
-    at = np.interp([0.4, 0.6], noise['dn'], noise['variance'])
-    np.testing.assert_allclose(at, independent.variance(SMALL, [0.4, 0.6]), rtol=0.15)
+    assert result['curves']['noise_variance']['source'] == 'static stretches'
+    found = recovery.errors(SMALL, out)
+    # Twice what a full bag is held to (test_recovery.py): a quarter of the pixels, of the frames.
+    assert found['fx'] < 2e-3 and found['field_px'] < 0.3
+    assert found['vignetting'] < 0.04 and found['response'] < 0.03 and found['noise'] < 0.15
     camera = PhysicalCamera.load(out / 'camera.yaml')
     assert camera.lens.fx == parameters['fx']['value']
     assert calibration.read(out / 'camera_info.yaml').k[0] == parameters['fx']['value']
     assert len((out / 'pcalib.txt').read_text().split()) == 256
     assert cv2.imread(str(out / 'vignette.png'), cv2.IMREAD_UNCHANGED).dtype == np.uint16
     assert '<img' in (out / 'report.html').read_text()
-    assert 'verdict' in capsys.readouterr().out
+    assert 'verdict' in printed
+
+
+@pytest.mark.slow
+def test_comparing_tells_the_fitted_camera_from_others(bag, calibrated, tmp_path, capsys):
+    """A wrong response must score worse, a pinhole worse still."""
+    fitted = PhysicalCamera.load(calibrated[0] / 'camera.yaml')
+    linear = replace(fitted, sensor=replace(fitted.sensor, response='linear'))
+    linear.save(tmp_path / 'linear.yaml')
+    out = tmp_path / 'out'
+    assert main(['compare', str(bag), '--target', 'chessboard:9x6:0.025', '--output', str(out),
+                 '--camera', str(calibrated[0] / 'camera.yaml'), '--camera',
+                 str(tmp_path / 'linear.yaml'), '--frames', '3']) == 0
+    scores = {name: s['mean'] for name, s in json.loads(
+        (out / 'compare.json').read_text())['psnr_db'].items()}
+    assert scores['out'] > scores['linear'] + 1 and scores['out'] > scores['pinhole'] + 4
+    assert 'mean' in capsys.readouterr().out
+    assert '<img' in (out / 'compare.html').read_text()
+    assert cv2.imread(str(out / 'compare.png')) is not None
+
+
+@pytest.mark.slow
+def test_a_rerun_writes_the_same_bytes(bag, tmp_path):
+    texts = []
+    for name in ('first', 'second'):
+        assert main(['calibrate', str(bag), '--target', 'chessboard:9x6:0.025', '--output',
+                     str(tmp_path / name), '--max-frames', '2']) == 0
+        texts.append([(tmp_path / name / f).read_bytes()
+                      for f in ('result.json', 'camera.yaml', 'camera_info.yaml', 'pcalib.txt')])
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_best_so_far(bag, tmp_path):
+    """A real SIGINT while the pixels are fitted: the files are whole and say so."""
+    def press(title, items, count):
+        for i, item in enumerate(items):
+            if title == 'fitting the pixels' and i == 2:
+                signal.raise_signal(signal.SIGINT)
+            yield item
+    with Recording(bag) as recording:
+        result = calibrate(recording, Options(target='chessboard:9x6:0.025', max_frames=2),
+                           progress=press)
+    assert result.interrupted and result.fit is not None
+    output.write_all(result, tmp_path)
+    assert json.loads((tmp_path / 'result.json').read_text())['complete'] is False
+    assert PhysicalCamera.load(tmp_path / 'camera.yaml').lens.width == 320
 
 
 @pytest.mark.parametrize(('arguments', 'sentence'), [
@@ -186,12 +242,3 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(bag, tmp_path, capsys,
     assert main(['calibrate', str(bag), '--output', str(out), *arguments]) == 2
     assert sentence in capsys.readouterr().err
     assert not out.exists()
-
-
-def test_two_resolutions_in_one_topic(tmp_path, capsys):
-    with BagWriter(tmp_path / 'bag') as writer:
-        for i, size in enumerate(((60, 80), (60, 80), (30, 40))):
-            writer.write_image('/image', float(i), np.zeros(size, np.uint8))
-    assert main(['calibrate', str(tmp_path / 'bag'), '--target', 'chessboard:9x6:0.025',
-                 '--output', str(tmp_path / 'out')]) == 2
-    assert '40x30' in capsys.readouterr().err

@@ -185,6 +185,10 @@ def _first_cell_is_black(gray: np.ndarray, target: Target, corners: np.ndarray) 
 
 
 def _why_no_chessboard(gray: np.ndarray, target: Target) -> str:
+    if min(gray.shape) < 2000:
+        large = cv2.resize(gray, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+        if _chessboard(large, target, False) is not None:
+            return 'the board is too small in the image; bring it nearer'
     scale = min(1.0, 1000.0 / max(gray.shape))
     small = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     try:
@@ -198,10 +202,6 @@ def _why_no_chessboard(gray: np.ndarray, target: Target) -> str:
             return (f'a chessboard with {max(rows, columns)}x{min(rows, columns)} inner corners '
                     f'is in view, not {target.columns}x{target.rows}; count the INNER corners '
                     f'and pass chessboard:{max(rows, columns)}x{min(rows, columns)}:SIZE')
-    if min(gray.shape) < 2000:
-        large = cv2.resize(gray, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-        if _chessboard(large, target, False) is not None:
-            return 'the board is too small in the image; bring it nearer'
     return ''
 
 
