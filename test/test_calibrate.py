@@ -13,7 +13,15 @@ import pytest
 import recovery
 import torch
 
-from diffphyscam_ros.calibrate import board, geometric, joint, output, photometric, shape
+from diffphyscam_ros.calibrate import (
+    board,
+    geometric,
+    joint,
+    lens_choice,
+    output,
+    photometric,
+    shape,
+)
 from diffphyscam_ros.calibrate.detect import detect, settle
 from diffphyscam_ros.calibrate.options import Options
 from diffphyscam_ros.calibrate.run import calibrate
@@ -44,7 +52,7 @@ def corner_views(truth, count=14, *, noise=0.03, bent=None):
 
 def test_geometry_is_recovered_within_its_sigma():
     truth = independent.Truth()
-    geometry, kept, rejected, errors = geometric.calibrate(corner_views(truth), (480, 640))
+    geometry, kept, rejected, errors = lens_choice.calibrate(corner_views(truth), (480, 640))
     assert geometry.model == 'plumb_bob' and not rejected and len(kept) == 14
     wanted = [truth.fx, truth.fy, truth.cx, truth.cy]
     assert (np.abs(geometry.intrinsics[:4] - wanted) < 4 * geometry.sigma[:4]).all()
@@ -58,7 +66,7 @@ def test_an_outlier_view_is_named():
     views = corner_views(independent.Truth())
     bad = views[4].corners + np.random.default_rng(0).normal(0, 3, (54, 2))
     views[4] = geometric.View('4', 4, views[4].points, bad, CHESS.extent)
-    _, kept, rejected, _ = geometric.calibrate(views, (480, 640), model='plumb_bob')
+    _, kept, rejected, _ = lens_choice.calibrate(views, (480, 640), model='plumb_bob')
     assert [v.name for v, _ in rejected] == ['4'] and len(kept) == 13
 
 
@@ -67,7 +75,7 @@ def test_a_bent_board_does_not_bend_the_lens():
     bent = np.zeros(len(shape.TERMS))
     bent[shape.TERMS.index('bend_xx')] = -0.002
     bent[0] = 0.0004
-    geometry, *_ = geometric.calibrate(corner_views(truth, bent=bent), (480, 640),
+    geometry, *_ = lens_choice.calibrate(corner_views(truth, bent=bent), (480, 640),
                                        model='plumb_bob')
     assert geometry.board[shape.TERMS.index('bend_xx')] == pytest.approx(-0.002, rel=0.1)
     assert abs(geometry.intrinsics[0] / truth.fx - 1) < 2e-3
@@ -76,9 +84,9 @@ def test_a_bent_board_does_not_bend_the_lens():
 def test_views_all_alike_end_in_a_sentence():
     view = corner_views(independent.Truth(), 1)[0]
     with pytest.raises(InputError, match='the same way'):
-        geometric.calibrate([view] * 6, (480, 640))
+        lens_choice.calibrate([view] * 6, (480, 640))
     with pytest.raises(InputError, match='only 2 usable views'):
-        geometric.calibrate([view] * 2, (480, 640))
+        lens_choice.calibrate([view] * 2, (480, 640))
 
 
 @pytest.mark.parametrize(('name', 'target', 'model', 'limit'), [

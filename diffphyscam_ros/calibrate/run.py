@@ -13,6 +13,7 @@ from diffphyscam_ros.calibrate import (
     geometric,
     held_out,
     joint,
+    lens_choice,
     noise,
     photometric,
     views,
@@ -85,7 +86,7 @@ def calibrate(recording: Recording, options: Options, *, progress: Progress = si
     chosen = views.choose(seen.sightings, options.max_views)
     target = seen.target
     corners = [geometric.make_view(s.name, s.index, target, s.found) for s in chosen]
-    geometry, kept, rejected, errors = geometric.calibrate(
+    geometry, kept, rejected, errors = lens_choice.calibrate(
         corners, seen.size, model=options.model, fix_aspect=options.fix_aspect,
         flat=options.flat_board)
     result = Result(options, seen, target, geometry, kept, rejected, errors)
@@ -266,6 +267,6 @@ def _warn(result: Result, info) -> None:
         result.warnings.append(
             f'camera_info of the recording: fx {info.k[0]:.2f}, fitted {k[0]:.2f} px '
             f'({(k[0] / info.k[0] - 1):+.2%}); its distortion model is {info.distortion_model}')
-    if COEFFICIENTS[result.geometry.model] and not geometric.covers_image(result.geometry):
+    if COEFFICIENTS[result.geometry.model] and not lens_choice.covers_image(result.geometry):
         result.warnings.append('the distortion curve turns back inside the image, where no board '
                                'was seen; record it in the corners or pass another model')
