@@ -60,7 +60,7 @@ walls:
   - {{name: back, start: [7.0, -6.0], end: [7.0, 6.0], height: 2.4, texture: plaster}}
 """
 #: [s] exposure at which white paper is a little below full scale in this hall
-BRIGHT = 0.006
+BRIGHT = 0.00045
 #: frames that show each of the first views, for the noise
 STILL, STILL_VIEWS = 3, 6
 
@@ -69,11 +69,14 @@ def hidden_camera() -> PhysicalCamera:
     """Return what the calibration has to find."""
     camera = PhysicalCamera.preset('default')
     lens = replace(camera.lens, fx=498.2, fy=497.4, cx=322.9, cy=236.1, residual_blur=0.65,
+                   focal_length=0.0058,
                    distortion_coefficients=(-0.17, 0.05, 0.0006, -0.0004, 0.0),
                    vignetting_gain=0.6, vignetting_polynomial=(-0.1, -0.03, 0.0))
     sensor = replace(camera.sensor, response='power', response_exponent=0.55,
+                     pixel_pitch=12e-6,
                      white_balance=(1.0, 1.0, 1.0))
-    settings = replace(camera.settings, f_number=1.2, focus_distance=0.6)
+    settings = replace(camera.settings, f_number=1.2, focus_distance=0.6,
+                       focal_length=0.0058)
     return replace(camera, lens=lens, sensor=sensor, settings=settings)
 
 
@@ -108,7 +111,7 @@ class Mover(Node):
         self._show(0)
 
     def _show(self, index: int) -> None:
-        T, share = self.plan[min(index, len(self.plan) - 1)]
+        T, share = self.plan[index]
         world = self.camera.simulator.world
         with self.camera.loop.lock:
             world.set_pose('board', world.T_world_optical('camera') @ torch.from_numpy(T))
@@ -121,14 +124,15 @@ class Mover(Node):
     def _receive(self, _: bytes) -> None:
         self.publisher.publish(Float64(data=self.exposure))
         self.seen += 1
-        self._show(self.seen)
-        self.camera.loop.command(0.0, 0.0)
+        if self.seen < len(self.plan):      # after the last view the node is left waiting
+            self._show(self.seen)
+            self.camera.loop.command(0.0, 0.0)
 
 
 def record(camera_file: Path, scene: Path, bag: Path, count: int) -> None:
     """Simulate the camera while the board moves, and record what another process receives."""
     overrides = {'scene': str(scene), 'model': str(camera_file), 'frame_rate': 5.0,
-                 'mode': 'lock_step', 'command_wait': 20.0}
+                 'mode': 'lock_step', 'command_wait': 60.0}
     camera = CameraNode(parameter_overrides=[Parameter(k, value=v) for k, v in overrides.items()])
     plan = [view for i, view in enumerate(views(PhysicalCamera.load(camera_file), count))
             for _ in range(STILL if i < STILL_VIEWS else 1)]
