@@ -8,6 +8,10 @@ import numpy as np
 
 from diffphyscam_ros.io.bags import BagWriter
 
+#: what the package promises of 24 frames of 640x480
+LIMITS = {'fx': 1e-3, 'fy': 1e-3, 'field_px': 0.15, 'vignetting': 0.02, 'response': 0.015,
+          'noise': 0.10, 'circle': 0.15}
+
 
 def write_bag(path, truth, count=24, *, encoding='', topic='/camera/image_raw', **options):
     """Record a bag, with exposure times on /exposure."""

@@ -5,6 +5,8 @@ from dataclasses import replace
 import io
 import json
 import signal
+import subprocess
+import sys
 
 import cv2
 import independent_camera as independent
@@ -181,9 +183,8 @@ def test_the_command_recovers_an_independent_camera(calibrated):
     assert parameters['prnu']['verdict'] == 'not observable'
     assert result['curves']['noise_variance']['source'] == 'static stretches'
     found = recovery.errors(SMALL, out)
-    # Twice what a full bag is held to (test_recovery.py): a quarter of the pixels, of the frames.
-    assert found['fx'] < 2e-3 and found['field_px'] < 0.3
-    assert found['vignetting'] < 0.04 and found['response'] < 0.03 and found['noise'] < 0.15
+    # Edges half as long and 6 frames for 16: what a full bag is held to, times sqrt(2 * 16 / 6).
+    assert not {k: v for k, v in found.items() if v > 2.3 * recovery.LIMITS.get(k, np.inf)}
     camera = PhysicalCamera.load(out / 'camera.yaml')
     assert camera.lens.fx == parameters['fx']['value']
     assert calibration.read(out / 'camera_info.yaml').k[0] == parameters['fx']['value']
@@ -214,9 +215,11 @@ def test_comparing_tells_the_fitted_camera_from_others(bag, calibrated, tmp_path
 @pytest.mark.slow
 def test_a_rerun_writes_the_same_bytes(bag, tmp_path):
     texts = []
-    for name in ('first', 'second'):
-        assert main(['calibrate', str(bag), '--target', 'chessboard:9x6:0.025', '--output',
-                     str(tmp_path / name), '--max-frames', '2']) == 0
+    for name in ('first', 'second'):    # as a user runs it: a process has its own BLAS threads
+        subprocess.run([sys.executable, '-m', 'diffphyscam_ros.cli', 'calibrate', str(bag),
+                        '--target', 'chessboard:9x6:0.025', '--output', str(tmp_path / name),
+                        '--model', 'plumb_bob', '--max-frames', '2'], check=True,
+                       capture_output=True)
         texts.append([(tmp_path / name / f).read_bytes()
                       for f in ('result.json', 'camera.yaml', 'camera_info.yaml', 'pcalib.txt')])
     assert texts[0] == texts[1]

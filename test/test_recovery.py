@@ -18,9 +18,6 @@ import recovery
 from diffphyscam_ros.cli import main
 from diffphyscam_ros.io.bags import BagWriter
 
-#: what the package promises of such a bag
-LIMITS = {'fx': 1e-3, 'fy': 1e-3, 'field_px': 0.15, 'vignetting': 0.02, 'response': 0.015,
-          'noise': 0.10, 'circle': 0.15}
 TIMED = ('--exposure-topic', '/exposure')
 BAGS = {
     'defocus': (Truth(aperture=0.004), {'still': 4}, ()),
@@ -55,7 +52,7 @@ def test_full_size_bags(name, tmp_path):
                  *arguments]) == 0
     found = recovery.errors(truth, tmp_path / 'out')
     print(name, found)
-    assert not {k: v for k, v in found.items() if v > LIMITS.get(k, float('inf'))}
+    assert not {k: v for k, v in found.items() if v > recovery.LIMITS.get(k, float('inf'))}
 
 
 @pytest.mark.slow

@@ -185,7 +185,8 @@ def _check_size(result: Survey, record: FrameRecord, picture: Picture) -> None:
 
 
 def _none_found(recording: Recording, topic: str, result: Survey) -> None:
-    reasons = sorted(result.reasons.items(), key=lambda r: -r[1])
-    reason = reasons[0][0] if reasons else 'no target was recognised'
+    # The most frequent; of two boards named, the larger: part of one is often cut off.
+    reason = max(result.reasons, key=lambda r: (result.reasons[r], r),
+                 default='no target was recognised')
     raise InputError(f'the target was found in none of {result.looked_at} frames of '
                      f'{topic or recording.path}: {reason}.')
