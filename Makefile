@@ -1,5 +1,6 @@
 # make sim     drive, render, publish, record: see out/
 # make test    the whole test suite
+# make calibrate-demo   record a hidden camera, calibrate it, launch its twin: true against fitted
 # make bench   stage by stage in ms, against PyBullet's own renderer
 # make lint    ruff
 # make setup   only make the environment (.venv); sim and test do it by themselves
@@ -24,7 +25,7 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sim test bench lint clean distclean
+.PHONY: help setup sim test calibrate-demo bench lint clean distclean
 
 help:
 	@sed -n 's/^# \{0,1\}//; /^$$/q; p' Makefile
@@ -40,6 +41,9 @@ sim: setup
 
 test: setup
 	@$(RUN) -m pytest $(ARGS)
+
+calibrate-demo: setup
+	@$(RUN) examples/calibrate_demo.py $(ARGS)
 
 bench: setup
 	@$(RUN) -m benchmarks $(ARGS)

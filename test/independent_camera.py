@@ -1,19 +1,20 @@
 """
-A camera that knows nothing of this package: it traces rays to a chessboard, one by one.
+A camera that knows nothing of this package: it traces rays to a board, one by one.
 
-Every pixel sums many rays, each through its own point of the pixel, of the Gaussian blur and of
-the aperture of a real thin lens. Used to check calibration against a generator that shares no
-code and no formula with it; run as a script it writes a folder of images with a truth.json.
+Every third of a pixel sums many rays, each through its own point of a real thin lens. Used to
+check calibration against a generator that shares no code and no formula with it; run as a script
+it writes a folder of images with a truth.json.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 import json
 from pathlib import Path
 import sys
 
+from independent_board import Board, chessboard
 import numba
 import numpy as np
-from scipy.stats import qmc
+from scipy.ndimage import gaussian_filter
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Truth:
     p2: float = -0.0005
     k3: float = 0.0
     vignetting: tuple = (-0.25, -0.08)   # over r / half diagonal: 1 + a r^2 + b r^4
+    natural: bool = False                # cos^4 on top
+    response: str = 'gamma'              # gamma, srgb, sigmoid
     gamma: float = 0.6                   # DN = y ** gamma
     blur: float = 0.6                    # [px] Gaussian
     aperture: float = 0.0                # [m] diameter; 0 is a pinhole
@@ -39,61 +42,65 @@ class Truth:
     bits: int = 8
     black: float = 0.05
     white: float = 0.9
+    background: float = 0.25             # reflectance of what is around the sheet
+    stripes: float = 0.0                 # contrast of the background
+    lamp: tuple = (0.0, 0.0, 0.0, 0.0)   # x, y, z [m] from the camera, and its share of the light
+    channels: tuple = ()                 # sensitivities of red, green, blue; none is grey
+    board: Board = field(default_factory=chessboard)
 
 
 @numba.njit(parallel=True, cache=True)
-def trace(T, camera, columns, rows, square, paint, samples, focus, window, out):
-    """Mean reflectance seen by each pixel; T is camera from board, (3, 4)."""
+def trace(T, camera, bitmap, texel, origin, paint, lamp, lens, focus, step, margin, out):
+    """Mean radiance over the lens at each point of a raster; T is camera from board, (3, 4)."""
     fx, fy, cx, cy, k1, k2, p1, p2, k3 = camera
-    height, width = out.shape
-    for v in numba.prange(window[0], window[1]):
-        for u in range(window[2], window[3]):
+    nx, ny, nz = T[0, 2], T[1, 2], T[2, 2]
+    for v in numba.prange(out.shape[0]):
+        for u in range(out.shape[1]):
+            xd = ((u + 0.5) * step - 0.5 - margin - cx) / fx
+            yd = ((v + 0.5) * step - 0.5 - margin - cy) / fy
+            if u == 0:
+                x, y = xd, yd
+            for _ in range(40 if u == 0 else 4):   # later rays start next to their root
+                r = x * x + y * y
+                f = 1.0 + k1 * r + k2 * r * r + k3 * r * r * r
+                x = (xd - 2 * p1 * x * y - p2 * (r + 2 * x * x)) / f
+                y = (yd - p1 * (r + 2 * y * y) - 2 * p2 * x * y) / f
             total = 0.0
-            x, y = (u - cx) / fx, (v - cy) / fy
-            for s in range(samples.shape[0]):
-                xd = (u + samples[s, 0] - cx) / fx
-                yd = (v + samples[s, 1] - cy) / fy
-                for _ in range(10 if s == 0 else 3):   # later rays start next to their root
-                    r = x * x + y * y
-                    f = 1.0 + k1 * r + k2 * r * r + k3 * r * r * r
-                    x = (xd - 2 * p1 * x * y - p2 * (r + 2 * x * x)) / f
-                    y = (yd - p1 * (r + 2 * y * y) - 2 * p2 * x * y) / f
+            for s in range(lens.shape[0]):
                 # From the point (ox, oy, 0) of the lens through the sharp point at the focus.
-                ox, oy = samples[s, 2], samples[s, 3]
+                ox, oy = lens[s, 0], lens[s, 1]
                 dx, dy, dz = x * focus - ox, y * focus - oy, focus
                 # Board plane: normal is T's third column, through T's fourth.
-                nx, ny, nz = T[0, 2], T[1, 2], T[2, 2]
                 a = nx * dx + ny * dy + nz * dz
                 b = nx * (T[0, 3] - ox) + ny * (T[1, 3] - oy) + nz * T[2, 3]
-                if abs(a) < 1e-12 or b / a <= 0:
-                    continue
-                t = b / a
-                px, py, pz = ox + t * dx - T[0, 3], oy + t * dy - T[1, 3], t * dz - T[2, 3]
-                X = T[0, 0] * px + T[1, 0] * py + T[2, 0] * pz
-                Y = T[0, 1] * px + T[1, 1] * py + T[2, 1] * pz
-                i, j = int(np.floor(X / square)), int(np.floor(Y / square))
-                if -1 <= i < columns and -1 <= j < rows:
-                    total += paint[(i + j) & 1]
-                elif -2 <= i < columns + 1 and -2 <= j < rows + 1:
-                    total += paint[1]
-                else:
-                    total += 0.25
-            out[v, u] = total / samples.shape[0]
+                value = paint[2] * (1 + paint[3] * np.sin(9 * x + 1) * np.cos(7 * y))
+                if abs(a) > 1e-12 and b / a > 0:
+                    t = b / a
+                    px, py, pz = ox + t * dx, oy + t * dy, t * dz
+                    qx, qy, qz = px - T[0, 3], py - T[1, 3], pz - T[2, 3]
+                    X = T[0, 0] * qx + T[1, 0] * qy + T[2, 0] * qz
+                    Y = T[0, 1] * qx + T[1, 1] * qy + T[2, 1] * qz
+                    i = int(np.floor(X / texel)) + origin[0]
+                    j = int(np.floor(Y / texel)) + origin[1]
+                    if 0 <= i < bitmap.shape[1] and 0 <= j < bitmap.shape[0]:
+                        lx, ly, lz = lamp[0] - px, lamp[1] - py, lamp[2] - pz
+                        d = np.sqrt(lx * lx + ly * ly + lz * lz)
+                        # A point lamp, of strength 1 a metre away from a board that faces it.
+                        point = abs(nx * lx + ny * ly + nz * lz) / max(d * d * d, 1e-9)
+                        value = paint[bitmap[j, i]] * (1 - lamp[3] + lamp[3] * point)
+                total += value
+            out[v, u] = total / lens.shape[0]
 
 
-def rays(truth, generator, count):
-    """(count, 4) offsets in the pixel and the blur [px], and points of the lens [m]."""
-    u = qmc.Sobol(6, seed=generator).random(count)
-    gauss = np.sqrt(-2 * np.log(1 - 0.9999 * u[:, 2:3])) * np.concatenate(
-        [np.cos(2 * np.pi * u[:, 3:4]), np.sin(2 * np.pi * u[:, 3:4])], 1)
-    disc = np.sqrt(u[:, 4:5]) * np.concatenate(
-        [np.cos(2 * np.pi * u[:, 5:]), np.sin(2 * np.pi * u[:, 5:])], 1)
-    # The pixel's own box is part of every camera.
-    points = np.concatenate([u[:, :2] - 0.5 + truth.blur * gauss, disc], 1)
-    # So few points have not quite the moments of what they stand for: give them these exactly.
+def lens_points(diameter, count):
+    """(count, 2) points of a disc on a spiral [m], with the disc's own second moments."""
+    if diameter == 0:
+        return np.zeros((1, 2))
+    i = np.arange(count) + 0.5
+    angle = i * np.pi * (3 - np.sqrt(5))
+    points = np.sqrt(i / count)[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
     points -= points.mean(0)
-    points = points @ np.linalg.inv(np.linalg.cholesky(points.T @ points / count)).T
-    return points * np.r_[[np.sqrt(truth.blur ** 2 + 1 / 12)] * 2, [truth.aperture / 4] * 2]
+    return points @ np.linalg.inv(np.linalg.cholesky(points.T @ points / count)).T * diameter / 4
 
 
 def rotation(vector):
@@ -124,61 +131,96 @@ def poses(count, extent, generator, truth, *, distances=(0.35, 1.0)):
     return out
 
 
-def signal(truth, T, *, columns=9, rows=6, square=0.025, gain=1.0, count=128, seed=0):
-    """Linear signal y of a frame, 1 is DN 1."""
-    generator = np.random.default_rng(seed)
-    out = np.full((truth.height, truth.width), 0.25)
-    edge = np.array([[x, y, 0, 1] for x in np.linspace(-2, columns + 1, 9) * square
-                     for y in np.linspace(-2, rows + 1, 9) * square]) @ T.T
-    seen = edge[:, :2] / edge[:, 2:]
-    r2 = (seen ** 2).sum(1, keepdims=True)
-    seen = seen * (1 + truth.k1 * r2 + truth.k2 * r2 ** 2) * [truth.fx, truth.fy] + [
-        truth.cx, truth.cy]
-    (left, top), (right, bottom) = seen.min(0) - 20, seen.max(0) + 20
-    window = np.array([np.clip(top, 0, truth.height), np.clip(bottom, 0, truth.height),
-                       np.clip(left, 0, truth.width), np.clip(right, 0, truth.width)], np.int64)
+def signal(truth, T, *, gain=1.0, lens_rays=48):
+    """Linear signal y of a frame, 1 is DN 1; the Gaussian filters a raster of thirds of pixels."""
+    fine, margin = 3, 5
+    out = np.empty(((truth.height + 2 * margin) * fine, (truth.width + 2 * margin) * fine))
     camera = np.array([truth.fx, truth.fy, truth.cx, truth.cy, truth.k1, truth.k2, truth.p1,
                        truth.p2, truth.k3])
-    trace(np.ascontiguousarray(T), camera, columns, rows, square,
-          np.array([truth.black, truth.white]), rays(truth, generator, count), truth.focus,
-          window, out)
-    return out * fall_off(truth) * gain
+    board = truth.board
+    trace(np.ascontiguousarray(T), camera, np.ascontiguousarray(board.bitmap), board.texel,
+          np.array(board.origin), np.array([truth.black, truth.white, truth.background,
+                                            truth.stripes]),
+          np.array(truth.lamp), lens_points(truth.aperture, lens_rays), truth.focus, 1 / fine,
+          margin, out)
+    # The mean of three points has a second moment of 2/27 px^2; the pixel's box has 1/12.
+    sigma = np.sqrt(truth.blur ** 2 + 1 / 12 - 2 / 27)
+    out = gaussian_filter(out, fine * sigma, mode='nearest', truncate=5)
+    out = out.reshape(out.shape[0] // fine, fine, -1, fine).mean((1, 3))
+    return out[margin:-margin, margin:-margin] * fall_off(truth) * gain
 
 
 def fall_off(truth):
     y, x = np.mgrid[0:truth.height, 0:truth.width]
     r2 = ((x - truth.cx) ** 2 + (y - truth.cy) ** 2) / (
         (truth.width / 2) ** 2 + (truth.height / 2) ** 2)
-    return 1 + truth.vignetting[0] * r2 + truth.vignetting[1] * r2 ** 2
+    polynomial = 1 + truth.vignetting[0] * r2 + truth.vignetting[1] * r2 ** 2
+    if not truth.natural:
+        return polynomial
+    # The angle of the ray, whose distortion is undone by iteration.
+    xd, yd = (x - truth.cx) / truth.fx, (y - truth.cy) / truth.fy
+    rd = np.hypot(xd, yd)
+    r = rd.copy()
+    for _ in range(30):
+        r = rd / (1 + truth.k1 * r ** 2 + truth.k2 * r ** 4 + truth.k3 * r ** 6)
+    return polynomial / (1 + r ** 2) ** 2
+
+
+def respond(truth, y):
+    """DN in [0, 1] of linear signals y in [0, 1]."""
+    y = np.clip(y, 0, 1)
+    if truth.response == 'srgb':
+        return np.where(y < 0.0031308, 12.92 * y, 1.055 * y ** (1 / 2.4) - 0.055)
+    if truth.response == 'sigmoid':      # Naka and Rushton's curve of receptors
+        n, k = 1.15, 0.35
+        return y ** n / (y ** n + k ** n) * (1 + k ** n)
+    return y ** truth.gamma
 
 
 def expose(truth, y, generator):
     """Photons, read noise, response, quantisation."""
     electrons = generator.poisson(np.maximum(y, 0) * truth.electrons).astype(float)
     electrons += truth.read_noise * generator.standard_normal(y.shape)
-    dn = np.clip(electrons / truth.electrons, 0, 1) ** truth.gamma
+    dn = respond(truth, electrons / truth.electrons)
     top = 2 ** truth.bits - 1
     return np.round(dn * top).astype(np.uint8 if truth.bits == 8 else np.uint16)
 
 
 def variance(truth, dn):
     """Temporal variance [DN^2 of full scale] at mean level ``dn`` in (0, 1)."""
-    y = np.asarray(dn) ** (1 / truth.gamma)
-    slope = truth.gamma * y ** (truth.gamma - 1)
+    grid = np.linspace(0, 1, 100001)
+    curve = respond(truth, grid)
+    y = np.interp(dn, curve, grid)
+    slope = np.interp(y, grid, np.gradient(curve, grid))
     return slope ** 2 * (y / truth.electrons + (truth.read_noise / truth.electrons) ** 2) + (
         1 / (2 ** truth.bits - 1)) ** 2 / 12
 
 
-def recording(truth, count, *, seed=0, still=0, exposures=True, rays_per_pixel=128,
-              distances=(0.35, 1.0)):
-    """Yield images (H, W); ``still`` extra copies of the first scene show temporal noise."""
+def recording(truth, count, **options):
+    """Yield images (H, W) or (H, W, 3); see :func:`timed_recording`."""
+    for image, _ in timed_recording(truth, count, **options):
+        yield image
+
+
+def timed_recording(truth, count, *, seed=0, still=0, exposures=True, lens_rays=48,
+                    distances=(0.35, 1.0)):
+    """
+    Yield images with their exposure times [s], in proportion to their light.
+
+    :param still: extra copies of the first scene; they show temporal noise.
+    :param exposures: whether the exposure varies.
+    """
     generator = np.random.default_rng(seed)
-    extent = (8 * 0.025, 5 * 0.025)
-    for i, T in enumerate(poses(count, extent, generator, truth, distances=distances)):
+    for i, T in enumerate(poses(count, truth.board.extent, generator, truth,
+                                distances=distances)):
         gain = 0.9 * (generator.uniform(0.35, 1.0) if exposures else 0.9) / truth.white
-        y = signal(truth, T, gain=gain, seed=i, count=rays_per_pixel)
+        y = signal(truth, T, gain=gain, lens_rays=lens_rays)
         for _ in range(1 + (still if i == 0 else 0)):
-            yield expose(truth, y, generator)
+            if truth.channels:
+                yield np.stack([expose(truth, y * c, generator) for c in truth.channels],
+                               -1), 0.01 * gain
+            else:
+                yield expose(truth, y, generator), 0.01 * gain
 
 
 if __name__ == '__main__':
@@ -188,4 +230,5 @@ if __name__ == '__main__':
     scene = Truth(aperture=0.004)
     for n, image in enumerate(recording(scene, 24, still=4)):
         cv2.imwrite(str(folder / f'{n:04d}.png'), image)
-    (folder / 'truth.json').write_text(json.dumps(asdict(scene), indent=1))
+    numbers = {k: v for k, v in asdict(scene).items() if k != 'board'}
+    (folder / 'truth.json').write_text(json.dumps(numbers, indent=1))

@@ -1,21 +1,38 @@
 """Calibration: geometry and pixels against what made them, and bad bags."""
 
+import contextlib
+from dataclasses import replace
+import io
 import json
+import signal
+import subprocess
+import sys
 
 import cv2
 import independent_camera as independent
 import numpy as np
 import pytest
+import recovery
 import torch
 
-from diffphyscam_ros.calibrate import board, geometric, joint, photometric, shape
+from diffphyscam_ros.calibrate import (
+    board,
+    geometric,
+    joint,
+    lens_choice,
+    output,
+    photometric,
+    shape,
+)
 from diffphyscam_ros.calibrate.detect import detect, settle
+from diffphyscam_ros.calibrate.options import Options
+from diffphyscam_ros.calibrate.run import calibrate
 from diffphyscam_ros.calibrate.target import parse_target
 from diffphyscam_ros.camera import PhysicalCamera
 from diffphyscam_ros.cli import main
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io import calibration
-from diffphyscam_ros.io.bags import BagWriter, Recording
+from diffphyscam_ros.io.bags import Recording
 
 CHESS = parse_target('chessboard:9x6:0.025')
 SMALL = independent.Truth(width=320, height=240, fx=290., fy=291., cx=162., cy=117., k1=-0.2,
@@ -37,7 +54,7 @@ def corner_views(truth, count=14, *, noise=0.03, bent=None):
 
 def test_geometry_is_recovered_within_its_sigma():
     truth = independent.Truth()
-    geometry, kept, rejected, errors = geometric.calibrate(corner_views(truth), (480, 640))
+    geometry, kept, rejected, errors = lens_choice.calibrate(corner_views(truth), (480, 640))
     assert geometry.model == 'plumb_bob' and not rejected and len(kept) == 14
     wanted = [truth.fx, truth.fy, truth.cx, truth.cy]
     assert (np.abs(geometry.intrinsics[:4] - wanted) < 4 * geometry.sigma[:4]).all()
@@ -51,7 +68,7 @@ def test_an_outlier_view_is_named():
     views = corner_views(independent.Truth())
     bad = views[4].corners + np.random.default_rng(0).normal(0, 3, (54, 2))
     views[4] = geometric.View('4', 4, views[4].points, bad, CHESS.extent)
-    _, kept, rejected, _ = geometric.calibrate(views, (480, 640), model='plumb_bob')
+    _, kept, rejected, _ = lens_choice.calibrate(views, (480, 640), model='plumb_bob')
     assert [v.name for v, _ in rejected] == ['4'] and len(kept) == 13
 
 
@@ -60,7 +77,7 @@ def test_a_bent_board_does_not_bend_the_lens():
     bent = np.zeros(len(shape.TERMS))
     bent[shape.TERMS.index('bend_xx')] = -0.002
     bent[0] = 0.0004
-    geometry, *_ = geometric.calibrate(corner_views(truth, bent=bent), (480, 640),
+    geometry, *_ = lens_choice.calibrate(corner_views(truth, bent=bent), (480, 640),
                                        model='plumb_bob')
     assert geometry.board[shape.TERMS.index('bend_xx')] == pytest.approx(-0.002, rel=0.1)
     assert abs(geometry.intrinsics[0] / truth.fx - 1) < 2e-3
@@ -69,9 +86,9 @@ def test_a_bent_board_does_not_bend_the_lens():
 def test_views_all_alike_end_in_a_sentence():
     view = corner_views(independent.Truth(), 1)[0]
     with pytest.raises(InputError, match='the same way'):
-        geometric.calibrate([view] * 6, (480, 640))
+        lens_choice.calibrate([view] * 6, (480, 640))
     with pytest.raises(InputError, match='only 2 usable views'):
-        geometric.calibrate([view] * 2, (480, 640))
+        lens_choice.calibrate([view] * 2, (480, 640))
 
 
 @pytest.mark.parametrize(('name', 'target', 'model', 'limit'), [
@@ -99,7 +116,7 @@ def scene():
     pose = np.r_[cv2.Rodrigues(T[:, :3])[0].ravel(), T[:, 3]]
     lens = np.array([SMALL.fx, SMALL.fy, SMALL.cx, SMALL.cy, SMALL.k1, SMALL.k2, SMALL.p1,
                      SMALL.p2, 0.0])
-    image = independent.signal(SMALL, T, gain=0.8, count=512) ** 0.6
+    image = independent.signal(SMALL, T, gain=0.8) ** 0.6
     frame = photometric.cut('0', 0, image.astype(np.float32), CHESS, pose, lens, 'plumb_bob',
                             inverted=True)
     model = photometric.Model('plumb_bob', ())
@@ -140,39 +157,89 @@ def test_gradient_is_that_of_finite_differences():
 @pytest.fixture(scope='module')
 def bag(tmp_path_factory):
     path = tmp_path_factory.mktemp('calibrate') / 'bag'
-    with BagWriter(path) as writer:
-        for i, image in enumerate(independent.recording(SMALL, 9, still=4, rays_per_pixel=64,
-                                                        distances=(0.3, 0.5))):
-            writer.write_image('/camera/image_raw', i / 10, image)
+    recovery.write_bag(path, SMALL, 9, still=4, distances=(0.3, 0.5))
     return path
 
 
+@pytest.fixture(scope='module')
+def calibrated(bag, tmp_path_factory):
+    """Outputs of the command on the small bag, and what it printed."""
+    out = tmp_path_factory.mktemp('calibrated') / 'out'
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert main(['calibrate', str(bag), '--image-topic', '/camera/image_raw', '--target',
+                     'chessboard:9x6:0.025', '--output', str(out), '--max-frames', '6']) == 0
+    return out, printed.getvalue()
+
+
 @pytest.mark.slow
-def test_the_command_recovers_an_independent_camera(bag, tmp_path, capsys):
-    out = tmp_path / 'out'
-    assert main(['calibrate', str(bag), '--image-topic', '/camera/image_raw', '--target',
-                 'chessboard:9x6:0.025', '--output', str(out), '--max-frames', '6']) == 0
+def test_the_command_recovers_an_independent_camera(calibrated):
+    out, printed = calibrated
     result = json.loads((out / 'result.json').read_text())
     parameters = result['parameters']
     assert result['complete'] and result['rms_reprojection_px'] < 0.15
-    assert parameters['fx']['value'] == pytest.approx(SMALL.fx, rel=2e-3)
-    assert parameters['residual_blur']['value'] == pytest.approx(SMALL.blur, rel=0.15)
+    assert parameters['residual_blur']['value'] == pytest.approx(SMALL.blur, rel=0.05)
     assert parameters['focus_distance']['verdict'] == 'not observable'   # a pinhole made it
     assert parameters['prnu']['verdict'] == 'not observable'
-    curve = result['curves']['response']
-    middle = np.interp(0.4, curve['signal'], curve['dn'])
-    assert middle == pytest.approx(0.4 ** SMALL.gamma, abs=0.03)
-    noise = result['curves']['noise_variance']
-    assert noise['source'] == 'static stretches'
-    at = np.interp([0.4, 0.6], noise['dn'], noise['variance'])
-    np.testing.assert_allclose(at, independent.variance(SMALL, [0.4, 0.6]), rtol=0.15)
+    assert result['curves']['noise_variance']['source'] == 'static stretches'
+    found = recovery.errors(SMALL, out)
+    # Edges half as long and 6 frames for 16: what a full bag is held to, times sqrt(2 * 16 / 6).
+    assert not {k: v for k, v in found.items() if v > 2.3 * recovery.LIMITS.get(k, np.inf)}
     camera = PhysicalCamera.load(out / 'camera.yaml')
     assert camera.lens.fx == parameters['fx']['value']
     assert calibration.read(out / 'camera_info.yaml').k[0] == parameters['fx']['value']
     assert len((out / 'pcalib.txt').read_text().split()) == 256
     assert cv2.imread(str(out / 'vignette.png'), cv2.IMREAD_UNCHANGED).dtype == np.uint16
     assert '<img' in (out / 'report.html').read_text()
-    assert 'verdict' in capsys.readouterr().out
+    assert 'verdict' in printed
+
+
+@pytest.mark.slow
+def test_comparing_tells_the_fitted_camera_from_others(bag, calibrated, tmp_path, capsys):
+    """A wrong response must score worse, a pinhole worse still."""
+    fitted = PhysicalCamera.load(calibrated[0] / 'camera.yaml')
+    linear = replace(fitted, sensor=replace(fitted.sensor, response='linear'))
+    linear.save(tmp_path / 'linear.yaml')
+    out = tmp_path / 'out'
+    assert main(['compare', str(bag), '--target', 'chessboard:9x6:0.025', '--output', str(out),
+                 '--camera', str(calibrated[0] / 'camera.yaml'), '--camera',
+                 str(tmp_path / 'linear.yaml'), '--frames', '3']) == 0
+    scores = {name: s['mean'] for name, s in json.loads(
+        (out / 'compare.json').read_text())['psnr_db'].items()}
+    assert scores['out'] > scores['linear'] + 1 and scores['out'] > scores['pinhole'] + 4
+    assert 'mean' in capsys.readouterr().out
+    assert '<img' in (out / 'compare.html').read_text()
+    assert cv2.imread(str(out / 'compare.png')) is not None
+
+
+@pytest.mark.slow
+def test_a_rerun_writes_the_same_bytes(bag, tmp_path):
+    texts = []
+    for name in ('first', 'second'):    # as a user runs it: a process has its own BLAS threads
+        subprocess.run([sys.executable, '-m', 'diffphyscam_ros.cli', 'calibrate', str(bag),
+                        '--target', 'chessboard:9x6:0.025', '--output', str(tmp_path / name),
+                        '--model', 'plumb_bob', '--max-frames', '2'], check=True,
+                       capture_output=True)
+        texts.append([(tmp_path / name / f).read_bytes()
+                      for f in ('result.json', 'camera.yaml', 'camera_info.yaml', 'pcalib.txt')])
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_best_so_far(bag, tmp_path):
+    """A real SIGINT while the pixels are fitted: the files are whole and say so."""
+    def press(title, items, count):
+        for i, item in enumerate(items):
+            if title == 'fitting the pixels' and i == 2:
+                signal.raise_signal(signal.SIGINT)
+            yield item
+    with Recording(bag) as recording:
+        result = calibrate(recording, Options(target='chessboard:9x6:0.025', max_frames=2),
+                           progress=press)
+    assert result.interrupted and result.fit is not None
+    output.write_all(result, tmp_path)
+    assert json.loads((tmp_path / 'result.json').read_text())['complete'] is False
+    assert PhysicalCamera.load(tmp_path / 'camera.yaml').lens.width == 320
 
 
 @pytest.mark.parametrize(('arguments', 'sentence'), [
@@ -186,12 +253,3 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(bag, tmp_path, capsys,
     assert main(['calibrate', str(bag), '--output', str(out), *arguments]) == 2
     assert sentence in capsys.readouterr().err
     assert not out.exists()
-
-
-def test_two_resolutions_in_one_topic(tmp_path, capsys):
-    with BagWriter(tmp_path / 'bag') as writer:
-        for i, size in enumerate(((60, 80), (60, 80), (30, 40))):
-            writer.write_image('/image', float(i), np.zeros(size, np.uint8))
-    assert main(['calibrate', str(tmp_path / 'bag'), '--target', 'chessboard:9x6:0.025',
-                 '--output', str(tmp_path / 'out')]) == 2
-    assert '40x30' in capsys.readouterr().err

@@ -51,3 +51,14 @@ def covariance(shared: np.ndarray, blocks: Sequence[Block]) -> np.ndarray:
     scale = np.sqrt(np.diag(reduced).clip(1e-300))
     inverse = np.linalg.pinv(reduced / np.outer(scale, scale), rcond=1e-13, hermitian=True)
     return inverse / np.outer(scale, scale)
+
+
+def variances(shared: np.ndarray, blocks: Sequence[Block]) -> list[np.ndarray]:
+    """Variance (l,) of each view's own parameters, what the shared ones leave open included."""
+    camera = covariance(shared, blocks)
+    out = []
+    for block in blocks:
+        inverse = np.linalg.inv(block.own)
+        reach = inverse @ block.coupling
+        out.append(np.diag(inverse) + np.einsum('ij,jk,ik->i', reach, camera, reach))
+    return out

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from diffphyscam_ros.calibrate.compare import Comparison
 from diffphyscam_ros.calibrate.judge import DETERMINED, Parameter, WEAK
 
 
@@ -40,3 +41,15 @@ def table(parameters: Sequence[Parameter]) -> None:
         colour = colours.get(p.verdict, 'dim')
         grid.add_row(p.name, value, sigma, p.unit, f'[{colour}]{p.verdict}[/{colour}]', p.advice)
     Console(width=max(Console().width, 150)).print(grid)
+
+
+def scores(comparison: Comparison) -> None:
+    """Print the PSNR of every frame by every camera."""
+    grid = Table(box=None, pad_edge=False)
+    grid.add_column('frame')
+    for camera in comparison.cameras:
+        grid.add_column(f'{camera} [dB]', justify='right')
+    for shot in comparison.shots:
+        grid.add_row(shot.name, *(f'{shot.psnr(c):.2f}' for c in comparison.cameras))
+    grid.add_row('mean', *(f'{comparison.mean(c):.2f}' for c in comparison.cameras))
+    Console().print(grid)

@@ -112,12 +112,12 @@ def why_not(gray: np.ndarray, target: Target) -> str:
         reason = _why_no_markers(gray, target)
     if reason:
         return reason
+    if (gray >= 254).mean() > 0.3:
+        return 'more than 30 % of the image is saturated; shorten the exposure'
     dark, bright = np.percentile(gray, (1, 99))
     if bright - dark < 40:
         return (f'the image has almost no contrast (1 % to 99 %: {dark:.0f} to {bright:.0f} of '
                 '255); light the board or expose longer')
-    if (gray >= 254).mean() > 0.3:
-        return 'more than 30 % of the image is saturated; shorten the exposure'
     sharpness = cv2.Laplacian(gray, cv2.CV_32F).var() / max(float(gray.var()), 1.0)
     if sharpness < 0.01:
         return 'the image is too blurred; focus, hold the board still or shorten the exposure'
@@ -185,24 +185,32 @@ def _first_cell_is_black(gray: np.ndarray, target: Target, corners: np.ndarray) 
 
 
 def _why_no_chessboard(gray: np.ndarray, target: Target) -> str:
+    seen = _any_chessboard(gray)
+    wanted = {target.columns, target.rows}
+    whole = max(seen) >= max(wanted) and min(seen) >= min(wanted)
+    if (not whole or set(seen) == wanted) and max(gray.shape) < 2000:
+        # Part of a board is what a detector sees of squares that are too small for it.
+        large = cv2.resize(gray, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+        if cv2.findChessboardCornersSB(large, (target.columns, target.rows),
+                                       flags=cv2.CALIB_CB_NORMALIZE_IMAGE)[0]:
+            return 'the board is too small in the image; bring it nearer'
+    if max(seen) and set(seen) != wanted:
+        return (f'a chessboard with {max(seen)}x{min(seen)} inner corners is in view, not '
+                f'{target.columns}x{target.rows}; count the INNER corners and pass '
+                f'chessboard:{max(seen)}x{min(seen)}:SIZE')
+    return ''
+
+
+def _any_chessboard(gray: np.ndarray) -> tuple[int, int]:
+    """Columns and rows of inner corners of whatever chessboard is in view; zeros for none."""
     scale = min(1.0, 1000.0 / max(gray.shape))
     small = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     try:
-        found, corners, meta = cv2.findChessboardCornersSBWithMeta(
+        found, _, meta = cv2.findChessboardCornersSBWithMeta(
             small, (3, 3), flags=cv2.CALIB_CB_LARGER | cv2.CALIB_CB_NORMALIZE_IMAGE)
     except cv2.error:
-        found, meta = False, None
-    if found:
-        rows, columns = meta.shape[:2]
-        if {rows, columns} != {target.rows, target.columns}:
-            return (f'a chessboard with {max(rows, columns)}x{min(rows, columns)} inner corners '
-                    f'is in view, not {target.columns}x{target.rows}; count the INNER corners '
-                    f'and pass chessboard:{max(rows, columns)}x{min(rows, columns)}:SIZE')
-    if min(gray.shape) < 2000:
-        large = cv2.resize(gray, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-        if _chessboard(large, target, False) is not None:
-            return 'the board is too small in the image; bring it nearer'
-    return ''
+        return 0, 0
+    return (meta.shape[1], meta.shape[0]) if found else (0, 0)
 
 
 def _why_no_markers(gray: np.ndarray, target: Target) -> str:

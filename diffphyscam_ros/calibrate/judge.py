@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffphyscam_ros.calibrate import geometric
-from diffphyscam_ros.calibrate.run import BENDS, Result
+from diffphyscam_ros.calibrate.photometric import BENDS
+from diffphyscam_ros.calibrate.run import Result
 from diffphyscam_ros.optics.distortion import COEFFICIENTS
 from diffphyscam_ros.sensor.parameters import Sensor
 

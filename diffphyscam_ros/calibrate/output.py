@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from diffphyscam_ros.calibrate import judge
-from diffphyscam_ros.calibrate.run import BENDS, response, Result
+from diffphyscam_ros.calibrate.photometric import BENDS
+from diffphyscam_ros.calibrate.run import response, Result
 from diffphyscam_ros.calibrate.target import format_target
 from diffphyscam_ros.camera import PhysicalCamera
 from diffphyscam_ros.io import calibration

@@ -36,24 +36,13 @@ TABLE = 1025
 #: shared parameters after the lens's own
 OPTICS = ('a2', 'a4', 'a6')
 BLUR = ('residual_blur', 'defocus', 'inverse_focus')
-RESPONSE = ('black_reflectance', 'black_level', 'log_exponent', 'bend1', 'bend2', 'bend3')
+BENDS = ('bend1', 'bend2', 'bend3')
+RESPONSE = ('black_reflectance', 'black_level', 'log_exponent', *BENDS)
 #: parameters of one frame
 LOCAL = ('rx', 'ry', 'rz', 'tx', 'ty', 'tz', 'log_gain', 'slope_x', 'slope_y',
          'curve_xx', 'curve_xy', 'curve_yy', 'gloss', *shape.FLEX)
 #: where the flex of a frame's board begins in its vector
 FLEX_AT = len(LOCAL) - len(shape.FLEX)
-
-#: name -> (mean, standard deviation) of what is believed before any pixel is seen
-PRIORS = {
-    'a2': (0.0, 1.0), 'a4': (0.0, 0.7), 'a6': (0.0, 0.4),
-    'black_reflectance': (0.05, 0.03), 'black_level': (0.0, 0.02),
-    'residual_blur': (0.7, 1.0), 'defocus': (0.0, 20.0), 'inverse_focus': (1.0, 3.0),
-    'log_exponent': (0.0, 1.0), 'bend1': (0.0, 0.15), 'bend2': (0.0, 0.1), 'bend3': (0.0, 0.07),
-    'log_gain': (0.0, 10.0), 'slope_x': (0.0, 0.15), 'slope_y': (0.0, 0.15),
-    'gloss': (0.0, 0.02),
-    'curve_xx': (0.0, 0.04), 'curve_xy': (0.0, 0.04), 'curve_yy': (0.0, 0.04),
-}
-
 
 @dataclass(frozen=True)
 class Frame:
@@ -92,8 +81,12 @@ class Model:
     """Reflectance of the black paint, as far as it is known."""
     pixel_pitch: float = 3e-6
     """[m]"""
-    log_exposure: float = float('nan')
-    """log gain of a frame of exposure 1, where exposures are known."""
+    light: tuple[tuple[float, float], ...] = ()
+    """Mean and spread of ``beliefs.LIGHT``, where they are learned from the frames."""
+    timed: bool = False
+    """Whether the gain is per exposure that the recording says."""
+    table: tuple[float, ...] = ()
+    """Response of a known camera at evenly spaced signals, instead of exponent and bends."""
     psf: str = 'disc'
     held: bool = False
     """Whether the shared vector is known and only frames are fitted."""
@@ -123,15 +116,12 @@ def cut(name: str, index: int, dn: np.ndarray, target: Target, pose: np.ndarray,
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if mask.sum() < 400:
         return None
-    top, bottom = max(rows[0] - MARGIN, 0), min(rows[-1] + MARGIN + 1, height)
-    left, right = max(columns[0] - MARGIN, 0), min(columns[-1] + MARGIN + 1, width)
-    # What is outside the image is unknown, and blur mixes it in at the border.
-    mask[:3], mask[-3:], mask[:, :3], mask[:, -3:] = False, False, False, False
-    window = slice(top, bottom), slice(left, right)
-    return Frame(name, index, (int(top), int(left)), (height, width),
-                 torch.from_numpy(np.ascontiguousarray(dn[window], np.float32)),
-                 torch.from_numpy(mask[window].astype(np.float32)), pattern, target.extent,
-                 exposure, board)
+    # The window may reach beyond the image: blur draws from there what nobody recorded.
+    window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    return Frame(name, index, (int(rows[0]) - MARGIN, int(columns[0]) - MARGIN), (height, width),
+                 torch.from_numpy(np.pad(dn[window].astype(np.float32), MARGIN)),
+                 torch.from_numpy(np.pad(mask[window].astype(np.float32), MARGIN)), pattern,
+                 target.extent, exposure, board)
 
 
 def window_rays(intrinsics: Tensor, model: str, origin: tuple[int, int], size: tuple[int, int],
@@ -140,7 +130,7 @@ def window_rays(intrinsics: Tensor, model: str, origin: tuple[int, int], size: t
     offset = intrinsics.new_tensor([0.0, 0.0, origin[1], origin[0]])
     lens, coefficients = intrinsics[:4] - offset, intrinsics[4:]
     if torch.is_grad_enabled() and intrinsics.requires_grad:
-        return pixel_map(lens.float(), model, coefficients.float(), size, _PINHOLE)
+        return pixel_map(lens.float(), model, coefficients.float(), size, _PINHOLE).nan_to_num()
     rays = _cached_rays(tuple(lens.tolist()), model, tuple(coefficients.tolist()), size)
     if any(shift):
         down, across = torch.gradient(rays, dim=(0, 1))
@@ -150,7 +140,9 @@ def window_rays(intrinsics: Tensor, model: str, origin: tuple[int, int], size: t
 
 @lru_cache(maxsize=8)
 def _cached_rays(lens: tuple, model: str, coefficients: tuple, size: tuple) -> Tensor:
-    return pixel_map(torch.tensor(lens), model, torch.tensor(coefficients), size, _PINHOLE)
+    # Beyond the image the distortion may have no inverse; those pixels are not looked at.
+    return pixel_map(torch.tensor(lens), model, torch.tensor(coefficients), size,
+                     _PINHOLE).nan_to_num()
 
 
 def irradiance(model: Model, frame: Frame, shared: Tensor, local: Tensor,
@@ -181,7 +173,7 @@ def irradiance(model: Model, frame: Frame, shared: Tensor, local: Tensor,
 
 def _defocus(model: Model, p: dict[str, Tensor], image: Tensor, depth: Tensor) -> Tensor:
     focal = (p['fx'] * model.pixel_pitch).detach()
-    return defocus(image, depth.clamp(0.01, 1000.0).float(), focal_length=focal,
+    return defocus(image, depth.nan_to_num(1000.0).clamp(0.01, 1000.0).float(), focal_length=focal,
                    f_number=f_number(focal, model.pixel_pitch, p['defocus']),
                    focus_distance=focal + 1 / p['inverse_focus'].clamp_min(1e-3),
                    pixel_pitch=model.pixel_pitch, psf=model.psf)
@@ -204,8 +196,10 @@ def respond(model: Model, signal: Tensor, shared: Tensor) -> Tensor:
     """DN in [0, 1] of the linear signal: black level, then the response curve."""
     p = model.split(shared)
     y = signal + p['black_level'].to(signal)
+    if model.table:
+        return curve(y, 'table', table=y.new_tensor(model.table))
     exponent = torch.exp(p['log_exponent'])
-    if not {'bend1', 'bend2', 'bend3'} & set(model.free):
+    if not set(BENDS) & set(model.free):
         return curve(y, 'power', exponent=exponent.to(signal))
     return curve(y, 'table', table=response_table(exponent, torch.stack(
         [p['bend1'], p['bend2'], p['bend3']])).to(signal))
@@ -227,18 +221,6 @@ def response_table(exponent: Tensor, bends: Tensor) -> Tensor:
 def render(model: Model, frame: Frame, shared: Tensor, local: Tensor) -> Tensor:
     """Expected DN (h, w) of the frame's window."""
     return respond(model, irradiance(model, frame, shared, local), shared)
-
-
-def prior(model: Model, name: str, frame: Frame | None = None) -> tuple[float, float]:
-    """Mean and standard deviation of what is believed of a parameter beforehand."""
-    if name == 'black_reflectance':
-        return model.black, PRIORS[name][1]
-    if name == 'log_gain' and frame is not None and np.isfinite(frame.exposure) \
-            and np.isfinite(model.log_exposure):
-        return model.log_exposure + float(np.log(frame.exposure)), 0.03
-    if name in shape.FLEX and frame is not None:   # a sheet gives way by half a per cent
-        return 0.0, 0.005 * max(frame.extent)
-    return PRIORS.get(name, (0.0, 1e6))
 
 
 def start_vector(model: Model, intrinsics: np.ndarray) -> np.ndarray:

@@ -1,34 +1,16 @@
 """report.html: one self-contained page that lets a person judge a calibration."""
 
-import base64
 import html
-import io
 from pathlib import Path
 
-import matplotlib
+from matplotlib.figure import Figure
+import numpy as np
 
-matplotlib.use('Agg')
-
-from matplotlib.figure import Figure  # noqa: E402
-import numpy as np  # noqa: E402
-
-from diffphyscam_ros.calibrate import geometric, joint, judge, output  # noqa: E402
-from diffphyscam_ros.calibrate.run import response, Result  # noqa: E402
-from diffphyscam_ros.calibrate.target import format_target  # noqa: E402
-from diffphyscam_ros.io.files import write_text  # noqa: E402
-
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #1b1f24; max-width: 1100px;
-       margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.6em; } h2 { font-size: 1.2em; margin: 2em 0 .4em; }
-table { border-collapse: collapse; width: 100%; } td, th { padding: .25em .7em; text-align: left;
-       border-bottom: 1px solid #d8dee4; vertical-align: top; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.determined { color: #116329; } .weakly { color: #8a5a00; } .not { color: #6e7781; }
-img { max-width: 100%; } .grid { display: grid; grid-template-columns: 1fr 1fr; gap: 1em; }
-.warn { background: #fff8c5; padding: .5em 1em; border-radius: 6px; }
-p.c { color: #57606a; margin: .2em 0 1em; }
-"""
+from diffphyscam_ros.calibrate import geometric, joint, judge, output
+from diffphyscam_ros.calibrate.page import document, picture
+from diffphyscam_ros.calibrate.run import response, Result
+from diffphyscam_ros.calibrate.target import format_target
+from diffphyscam_ros.io.files import write_text
 
 
 def write(result: Result, path: str | Path) -> None:
@@ -62,10 +44,7 @@ def page(result: Result) -> str:
     if result.quality:
         parts += ['<h2>Held-out frames</h2>', _ablation_table(result),
                   _figure(_comparison, result)]
-    return ('<!doctype html><html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<title>Calibration report</title><style>{_STYLE}</style></head><body>'
-            + '\n'.join(parts) + '</body></html>\n')
+    return document('Calibration report', parts)
 
 
 def _table(result: Result) -> str:
@@ -98,11 +77,7 @@ def _figure(draw, result: Result) -> str:
     caption = draw(figure, result)
     if caption is None:
         return ''
-    data = io.BytesIO()
-    figure.savefig(data, format='png')
-    code = base64.b64encode(data.getvalue()).decode()
-    return (f'<div><img alt="{html.escape(caption)}" src="data:image/png;base64,{code}">'
-            f'<p class="c">{html.escape(caption)}</p></div>')
+    return picture(figure, caption)
 
 
 def _coverage(figure: Figure, result: Result) -> str:

@@ -7,64 +7,30 @@ import time
 import numpy as np
 import torch
 
-from diffphyscam_ros.calibrate import blur, geometric, joint, noise, photometric, views
+from diffphyscam_ros.calibrate import (
+    beliefs,
+    blur,
+    geometric,
+    held_out,
+    joint,
+    lens_choice,
+    noise,
+    photometric,
+    views,
+)
+from diffphyscam_ros.calibrate.exposures import exposures
 from diffphyscam_ros.calibrate.geometric import Geometry
 from diffphyscam_ros.calibrate.joint import Fit
 from diffphyscam_ros.calibrate.noise import Noise
-from diffphyscam_ros.calibrate.photometric import Frame, LOCAL, Model
+from diffphyscam_ros.calibrate.options import Options
+from diffphyscam_ros.calibrate.photometric import BENDS, Frame, LOCAL, Model
 from diffphyscam_ros.calibrate.target import parse_target, Target
 from diffphyscam_ros.calibrate.views import Sighting, Survey
-from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io.bags import Recording
-from diffphyscam_ros.io.config import check_fields
-from diffphyscam_ros.io.config import field as number
 from diffphyscam_ros.optics.distortion import COEFFICIENTS
 
 RESPONSE = ('black_reflectance', 'log_exponent')
-BENDS = ('bend1', 'bend2', 'bend3')
 FIXED_PHOTOMETRY = LOCAL[7:]
-POSES = (*LOCAL[:6], *LOCAL[photometric.FLEX_AT:])
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a calibration is told; a YAML file with these keys repeats a run."""
-
-    target: str = ''
-    """Board, e.g. chessboard:9x6:0.025."""
-    image_topic: str | None = None
-    """Topic of Image or CompressedImage; found where there is only one."""
-    camera_info_topic: str | None = None
-    """CameraInfo to compare with."""
-    exposure_topic: str | None = None
-    """Numbers: exposure time [s] of the frames."""
-    gain_topic: str | None = None
-    """Numbers: linear gain of the frames."""
-    exposure_file: str | None = None
-    """CSV: frame index or file name, exposure time [s], optional linear gain."""
-    model: str | None = None
-    """plumb_bob, rational_polynomial or equidistant; else chosen by held-out error."""
-    fix_aspect: bool = False
-    """Keep fx = fy."""
-    flat_board: bool = False
-    """Never fit the board's shape."""
-    white: float = number(0.9, above=0, high=1)
-    """Reflectance of the white paint."""
-    black: float = number(0.05, low=0, high=0.5)
-    """Reflectance of the black paint."""
-    pixel_pitch: float = number(3e-6, unit='m', above=0)
-    """Of the sensor; it cannot be seen in images."""
-    max_views: int = number(40, low=3)
-    """Views used for the geometry."""
-    max_frames: int = number(16, low=2)
-    """Frames used on the pixels."""
-    geometry_only: bool = False
-    """Stop after the corners."""
-    camera_name: str = 'camera'
-    """Written into camera_info.yaml."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 @dataclass
@@ -120,7 +86,7 @@ def calibrate(recording: Recording, options: Options, *, progress: Progress = si
     chosen = views.choose(seen.sightings, options.max_views)
     target = seen.target
     corners = [geometric.make_view(s.name, s.index, target, s.found) for s in chosen]
-    geometry, kept, rejected, errors = geometric.calibrate(
+    geometry, kept, rejected, errors = lens_choice.calibrate(
         corners, seen.size, model=options.model, fix_aspect=options.fix_aspect,
         flat=options.flat_board)
     result = Result(options, seen, target, geometry, kept, rejected, errors)
@@ -139,8 +105,8 @@ def _fit_pixels(recording: Recording, topic: str, result: Result, chosen: list[S
                 progress: Progress) -> None:
     options, geometry = result.options, result.geometry
     train, held = _split(result, chosen)
-    exposures = _exposures(recording, options, chosen, result.survey.frames)
-    result.exposures_known = bool(exposures)
+    known = exposures(recording, options, chosen, result.survey.frames)
+    result.exposures_known = bool(known)
     cut, colours, last = {}, {}, {}
     inverted = {s.index: s.found.inverted for s in chosen}
     poses = {v.index: p for v, p in zip(result.kept, geometry.poses, strict=True)}
@@ -151,7 +117,7 @@ def _fit_pixels(recording: Recording, topic: str, result: Result, chosen: list[S
         frame = photometric.cut(
             next(v.name for v in result.kept if v.index == index), index, values, result.target,
             poses[index], geometry.intrinsics, geometry.model, inverted=inverted[index],
-            exposure=exposures.get(index, float('nan')), board=geometry.board)
+            exposure=known.get(index, float('nan')), board=geometry.board)
         if frame is None:
             continue
         cut[index] = frame
@@ -176,7 +142,7 @@ def _fit_pixels(recording: Recording, topic: str, result: Result, chosen: list[S
         pass
     _measure_noise(result)
     _channel_gains(result, colours)
-    _judge_held_out(result, poses, progress)
+    held_out.judge(result, poses, progress)
 
 
 def _stages(result: Result, poses: np.ndarray, keep: Callable[[Fit], None]) -> None:
@@ -197,8 +163,7 @@ def _stages(result: Result, poses: np.ndarray, keep: Callable[[Fit], None]) -> N
     model = replace(model, free=(*lens, 'a2', 'a4', 'a6', 'residual_blur', *RESPONSE,
                                  'black_level'))
     fitted = joint.fit(model, frames, shared, locals_, iterations=4, step_done=keep)
-    if result.exposures_known:
-        model = replace(model, log_exposure=joint.exposure_offset(fitted, frames))
+    model = beliefs.start(model, frames, fitted.locals)
     result.blurs = blur.measure(fitted, frames)
     estimate = blur.explain(result.blurs)
     shared = fitted.shared.copy()
@@ -207,7 +172,8 @@ def _stages(result: Result, poses: np.ndarray, keep: Callable[[Fit], None]) -> N
         for name, value in estimate.items():
             shared[model.names.index(name)] = value
         model = replace(model, free=(*model.free, 'defocus', 'inverse_focus'))
-    fitted = joint.fit(model, frames, shared, fitted.locals, iterations=5, step_done=keep)
+    fitted = joint.fit(model, frames, shared, fitted.locals, iterations=10, step_done=keep)
+    model = fitted.model
     curved = replace(model, free=(*model.free, *BENDS))
     trial = joint.fit(curved, frames, fitted.shared, fitted.locals, iterations=4,
                       scale=fitted.scale, correlation=fitted.correlation)
@@ -261,132 +227,21 @@ def _channel_gains(result: Result, colours: dict[int, np.ndarray]) -> None:
         result.channel_gains = tuple(float(v) for v in np.median(ratios, axis=0))
 
 
-def _judge_held_out(result: Result, poses: dict[int, np.ndarray], progress: Progress) -> None:
-    """PSNR on frames the camera was not fitted to; their pose and light are fitted."""
-    full = result.fit
-    typical = np.zeros(len(LOCAL) - 6)
-    typical[:7] = np.median(full.locals[:, 6:13], axis=0)
-    base = _baseline(result)
-    scores: dict[str, list[float]] = {}
-    frames = result.held_out or result.frames
-    for frame in progress('judging held-out frames', frames, len(frames)):
-        local = joint.fit_frame(full, frame, np.r_[poses[frame.index], typical])
-        if result.held_out:
-            result.held_locals.append(local)
-        image = joint.rendered(full.model, frame, full.shared, local)
-        measured, mask = frame.dn.numpy(), frame.mask.numpy()
-        scores.setdefault('full', []).append(joint.psnr(image, measured, mask))
-        scores.setdefault('geometry_only', []).append(
-            joint.psnr(base(frame, poses[frame.index]), measured, mask))
-        for name, (model, shared) in _ablations(full).items():
-            other = joint.fit_frame(full, frame, local, model=model, shared=shared, iterations=3,
-                                    fixed_locals=POSES)
-            scores.setdefault(name, []).append(
-                joint.psnr(joint.rendered(model, frame, shared, other), measured, mask))
-    result.quality = {n: float(np.mean(v)) for n, v in scores.items()}
-    result.quality['full_worst'] = float(np.min(scores['full']))
-
-
-def _baseline(result: Result) -> Callable[[Frame, np.ndarray], np.ndarray]:
-    """Ideal sharp board at the corners' geometry, black and one gain fitted to all frames."""
-    model = Model(result.geometry.model, ())
-    shared = torch.from_numpy(photometric.start_vector(model, result.geometry.intrinsics))
-    p = [model.names.index(n) for n in ('black_reflectance',)]
-
-    def paint(frame: Frame, pose: np.ndarray) -> np.ndarray:
-        flat = shared.clone()
-        flat[p] = 0.0
-        with torch.no_grad():
-            light = photometric.irradiance(model, frame, flat, torch.from_numpy(
-                np.r_[pose, np.zeros(len(LOCAL) - 6)]), blur=False)
-        return light.numpy() / model.white
-    poses = {v.index: q for v, q in zip(result.kept, result.geometry.poses, strict=True)}
-    rows, values = [], []
-    for frame in result.frames:
-        inside = frame.mask.numpy() > 0
-        white = paint(frame, poses[frame.index])[inside][::5]
-        rows.append(np.stack([white, np.ones_like(white)], -1))
-        values.append(frame.dn.numpy()[inside][::5])
-    gain, dark = np.linalg.lstsq(np.concatenate(rows), np.concatenate(values), rcond=None)[0]
-    return lambda frame, pose: np.clip(gain * paint(frame, pose) + dark, 0, 1)
-
-
-def _ablations(full: Fit) -> dict[str, tuple[Model, np.ndarray]]:
-    """Return cameras with one stage switched off."""
-    def without(**values: float) -> np.ndarray:
-        shared = full.shared.copy()
-        for name, value in values.items():
-            shared[full.model.names.index(name)] = value
-        return shared
-    straight = replace(full.model, free=tuple(n for n in full.model.free if n not in BENDS))
-    return {'no_response': (straight, without(log_exponent=0.0)),
-            'no_vignetting': (full.model, without(a2=0.0, a4=0.0, a6=0.0)),
-            'no_blur': (full.model, without(residual_blur=0.05, defocus=0.0))}
-
-
 def _split(result: Result, chosen: list[Sighting]) \
         -> tuple[list[geometric.View], list[geometric.View]]:
     """Views for the pixels: training and held-out ones, spread over what was recorded."""
     saturated = dict(zip((s.index for s in result.survey.sightings), result.survey.saturated,
                          strict=True))
     good = [v for v in result.kept if saturated.get(v.index, 0.0) < 0.25] or result.kept
+    by_index = {s.index: s for s in chosen}
+    apart = {s.index for s in views.distinct([by_index[v.index] for v in good])}
+    good = [v for v in good if v.index in apart]
     held = good[2::5] if len(good) >= 8 else good[1::4] if len(good) >= 5 else []
     train = [v for v in good if v not in held]
-    by_index = {s.index: s for s in chosen}
     area = np.median([(v.corners.max(0) - v.corners.min(0)).prod() for v in train])
     count = int(np.clip(3e6 / area, 6, result.options.max_frames))
     picked = {s.index for s in views.choose([by_index[v.index] for v in train], count)}
     return [v for v in train if v.index in picked], held[:6]
-
-
-def _exposures(recording: Recording, options: Options, chosen: list[Sighting],
-               count: int) -> dict[int, float]:
-    """Exposure time times gain of each chosen frame, where it is known."""
-    if options.exposure_file:
-        return read_exposures(options.exposure_file, chosen)
-    known: dict[int, float] = {}
-    for topic in (options.exposure_topic, options.gain_topic):
-        if not topic:
-            continue
-        times, values = recording.scalars(topic)
-        if not len(times):
-            raise InputError(f'topic {topic!r} has no messages; leave it away.')
-        if (values <= 0).any() or not np.isfinite(values).all():
-            raise InputError(f'topic {topic!r} has values that are not positive; it must hold '
-                             'exposure times [s] or linear gains.')
-        for s in chosen:
-            nearest = (s.index if len(values) == count
-                       else int(np.abs(times - s.stamp).argmin()))
-            known[s.index] = known.get(s.index, 1.0) * float(values[nearest])
-    return known
-
-
-def read_exposures(path: str, chosen: list[Sighting]) -> dict[int, float]:
-    """Read a CSV of frame index or file name, exposure time [s], optional gain."""
-    known = {}
-    try:
-        with open(path, encoding='utf-8') as file:
-            lines = [line.split('#')[0].replace(',', ' ').split() for line in file]
-        rows = {w[0]: float(w[1]) * (float(w[2]) if len(w) > 2 else 1.0)
-                for w in lines if len(w) > 1 and _is_number(w[1])}
-    except (OSError, ValueError) as error:
-        raise InputError(f'exposure file {path} cannot be read ({error}); pass lines of frame, '
-                         'exposure time [s] and optionally gain.') from error
-    for s in chosen:
-        value = rows.get(s.name, rows.get(str(s.index), rows.get(s.name.rsplit('.', 1)[0])))
-        if value is not None and value > 0:
-            known[s.index] = value
-    if not known:
-        raise InputError(f'exposure file {path} names none of the frames; its first column must '
-                         'be their index (from 0) or file name.')
-    return known
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return float(text) == float(text)
-    except ValueError:
-        return False
 
 
 def _warn(result: Result, info) -> None:
@@ -412,6 +267,6 @@ def _warn(result: Result, info) -> None:
         result.warnings.append(
             f'camera_info of the recording: fx {info.k[0]:.2f}, fitted {k[0]:.2f} px '
             f'({(k[0] / info.k[0] - 1):+.2%}); its distortion model is {info.distortion_model}')
-    if COEFFICIENTS[result.geometry.model] and not geometric.covers_image(result.geometry):
+    if COEFFICIENTS[result.geometry.model] and not lens_choice.covers_image(result.geometry):
         result.warnings.append('the distortion curve turns back inside the image, where no board '
                                'was seen; record it in the corners or pass another model')

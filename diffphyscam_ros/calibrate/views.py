@@ -21,6 +21,8 @@ from diffphyscam_ros.io.images import Picture
 
 #: frames in which the target is searched, at most
 ATTEMPTS = 240
+#: of the image's longer side: views whose outlines are nearer than that are one
+ALIKE = 0.002
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,15 @@ def choose(sightings: list[Sighting], count: int) -> list[Sighting]:
     return [sightings[i] for i in sorted(chosen)]
 
 
+def distinct(sightings: list[Sighting]) -> list[Sighting]:
+    """Leave out views that show the board where another does: still stretches count once."""
+    kept: list[Sighting] = []
+    for sighting in sightings:
+        if all(np.abs(sighting.outline - k.outline).max() > ALIKE for k in kept):
+            kept.append(sighting)
+    return kept
+
+
 def fetch(recording: Recording, topic: str, indices: Iterable[int], bits: int) \
         -> Iterator[tuple[int, Picture]]:
     """Decode the frames of ``indices``, one at a time, as numbers of ``bits`` bits."""
@@ -174,7 +185,8 @@ def _check_size(result: Survey, record: FrameRecord, picture: Picture) -> None:
 
 
 def _none_found(recording: Recording, topic: str, result: Survey) -> None:
-    reasons = sorted(result.reasons.items(), key=lambda r: -r[1])
-    reason = reasons[0][0] if reasons else 'no target was recognised'
+    # The most frequent; of two boards named, the larger: part of one is often cut off.
+    reason = max(result.reasons, key=lambda r: (result.reasons[r], r),
+                 default='no target was recognised')
     raise InputError(f'the target was found in none of {result.looked_at} frames of '
                      f'{topic or recording.path}: {reason}.')

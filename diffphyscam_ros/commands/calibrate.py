@@ -36,14 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                     'board: lens, vignetting, response, blur and defocus, black level, noise; '
                     'and says of each what the recording can and cannot tell.',
         epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('bag', metavar='BAG', help='rosbag (ROS 2 folder, .mcap, .db3, ROS 1 '
-                        '.bag) or folder of images')
-    parser.add_argument('--target', help='the board, see below')
-    parser.add_argument('--output', type=Path, default=Path('calibration'),
-                        help='folder (default: calibration)')
-    parser.add_argument('--config', type=Path, metavar='YAML',
-                        help='options from a file; its keys are the names below with _ for -')
-    parser.add_argument('--image-topic', metavar='T', help='Image or CompressedImage')
+    add_recording_options(parser, output=Path('calibration'))
     parser.add_argument('--camera-info-topic', metavar='T', help='CameraInfo to compare with')
     parser.add_argument('--exposure-topic', metavar='T', help='numbers: exposure time [s]')
     parser.add_argument('--gain-topic', metavar='T', help='numbers: linear gain')
@@ -52,12 +45,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument('--model', choices=('plumb_bob', 'rational_polynomial', 'equidistant'),
                         help='distortion model (default: the best on held-out views)')
     parser.add_argument('--fix-aspect', action='store_true', default=None, help='keep fx = fy')
-    parser.add_argument('--flat-board', action='store_true', default=None,
-                        help='trust the board to be flat and exact')
-    parser.add_argument('--white', type=float, metavar='R',
-                        help='reflectance of the white paint (default: 0.9)')
-    parser.add_argument('--black', type=float, metavar='R',
-                        help='reflectance of the black paint (default: 0.05)')
     parser.add_argument('--pixel-pitch', type=float, metavar='M',
                         help='of the sensor [m] (default: 3e-6); no image tells it')
     parser.add_argument('--max-views', type=int, metavar='N', help='for geometry (default: 40)')
@@ -67,6 +54,25 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                         help='stop after the corners')
     parser.add_argument('--camera-name', metavar='NAME', help='for camera_info.yaml')
     parser.set_defaults(run=run)
+
+
+def add_recording_options(parser: argparse.ArgumentParser, *, output: Path) -> None:
+    """Add what every command needs that reads a recording of a board."""
+    parser.add_argument('bag', metavar='BAG', help='rosbag (ROS 2 folder, .mcap, .db3, ROS 1 '
+                        '.bag) or folder of images')
+    parser.add_argument('--target', help='the board, e.g. chessboard:9x6:0.025; all kinds: '
+                        'diffphyscam calibrate --help')
+    parser.add_argument('--output', type=Path, default=output,
+                        help=f'folder (default: {output})')
+    parser.add_argument('--config', type=Path, metavar='YAML',
+                        help='options from a file; its keys are the names below with _ for -')
+    parser.add_argument('--image-topic', metavar='T', help='Image or CompressedImage')
+    parser.add_argument('--flat-board', action='store_true', default=None,
+                        help='trust the board to be flat and exact')
+    parser.add_argument('--white', type=float, metavar='R',
+                        help='reflectance of the white paint (default: 0.9)')
+    parser.add_argument('--black', type=float, metavar='R',
+                        help='reflectance of the black paint (default: 0.05)')
 
 
 def run(arguments: argparse.Namespace) -> int:
