@@ -23,6 +23,10 @@ class Picture:
     """[ns] start of the exposure."""
     image: np.ndarray
     """(H, W, C) uint8 or uint16, RGB."""
+    exposure_time: float | None = None
+    """[s], where the camera tells."""
+    follower: np.ndarray | None = None
+    """The camera's next frame, where it is kept: what differs in a still scene is noise."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,12 @@ def trajectory(stamps: Sequence[int], poses: Sequence[Tensor]) -> Trajectory:
     return Trajectory(np.array(order, np.int64), torch.stack([latest[s] for s in order]).double())
 
 
-def check_pictures(pictures: Sequence[Picture], size: tuple[int, int], channels: int,
-                   needed: int) -> None:
-    """Raise a sentence that names why these frames cannot teach anything."""
+def check_shapes(pictures: Sequence[Picture], size: tuple[int, int], channels: int,
+                 needed: int) -> None:
+    """Raise a sentence where frames are too few or cannot be those of a camera like this."""
     if len(pictures) < needed:
         raise InputError(f'{len(pictures)} frames came and {needed} are needed; the camera topic '
-                         'stopped or is too slow: check it, or raise '
-                         'recalibration.timeout.')
+                         'stopped or is too slow: check it, or raise recalibration.seconds.')
     sizes = {p.image.shape[:2] for p in pictures}
     if sizes != {size}:
         shown = ', '.join(f'{w}x{h}' for h, w in sorted(sizes))
@@ -73,6 +76,10 @@ def check_pictures(pictures: Sequence[Picture], size: tuple[int, int], channels:
     if {p.image.shape[2] for p in pictures} != {channels}:
         raise InputError(f'The camera delivers {pictures[0].image.shape[2]} channels, its twin '
                          f'{channels}; set the twin to the encoding of the real camera.')
+
+
+def check_contents(pictures: Sequence[Picture]) -> None:
+    """Raise a sentence where frames show nothing, or never change."""
     brightest = max(float(np.percentile(p.image[::4, ::4], 99)) / np.iinfo(p.image.dtype).max
                     for p in pictures)
     if brightest < 0.02:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from diffphyscam_ros.calibrate.target import parse_target
+from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io.config import check_fields, field
 from diffphyscam_ros.recalibrate.parameters import GROUPS
 
@@ -42,3 +44,23 @@ class RecalibrationOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def fewest(self) -> int:
+        """Frames below which there is nothing to judge a fit on."""
+        return min(self.frames, 6)
+
+
+def check_sources(options: RecalibrationOptions) -> None:
+    """Raise a sentence where the options do not say what to learn from."""
+    if not options.image_topic:
+        raise InputError('recalibration.image_topic is empty; name the Image or '
+                         'CompressedImage topic of the real camera.')
+    if options.target:
+        parse_target(options.target)
+    elif options.mode == 'target':
+        raise InputError('recalibration.target is empty; name the board, for instance '
+                         'chessboard:9x6:0.025, or set recalibration.mode to twin.')
+    if not options.pose_topic and (options.mode == 'twin' or not options.target):
+        raise InputError('recalibration.pose_topic is empty; without a board, name the odometry '
+                         'or pose of the real vehicle.')

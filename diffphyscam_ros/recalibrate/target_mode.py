@@ -20,11 +20,12 @@ from diffphyscam_ros.calibrate.target import parse_target
 from diffphyscam_ros.camera import PhysicalCamera
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io.bags import Recording
-from diffphyscam_ros.io.files import atomic_path
+from diffphyscam_ros.io.files import atomic_path, write_text
 from diffphyscam_ros.optics.intrinsics import floats
 from diffphyscam_ros.recalibrate.job import Job
 from diffphyscam_ros.recalibrate.observation import Picture
 from diffphyscam_ros.recalibrate.outcome import Change, LEAST_GAIN, Outcome
+from diffphyscam_ros.recalibrate.progress import Progress
 
 #: Frames looked at to decide whether a board is in view.
 _GLANCES = 6
@@ -39,16 +40,18 @@ def sees_target(pictures: Sequence[Picture], target: str) -> bool:
     return sum(detect(_gray(p), board) is not None for p in glances) > len(glances) // 2
 
 
-def recalibrate_on_target(job: Job, *, progress: Callable[[float, str], None]) -> Outcome:
+def recalibrate_on_target(job: Job, *, progress: Progress) -> Outcome:
     """Calibrate from the pictures of a job, which see the board of its options."""
     old = job.camera
     taught = [p for i, p in enumerate(job.pictures) if i % 4 != 2]
     kept_aside = [p for i, p in enumerate(job.pictures) if i % 4 == 2]
     with tempfile.TemporaryDirectory(prefix='diffphyscam_target_') as folder:
-        _write_frames(Path(folder), taught)
+        exposures = _write_frames(Path(folder), taught)
         with Recording(folder) as recording:
             result = calibrate(recording, Options(
-                target=job.options.target, pixel_pitch=float(old.sensor.pixel_pitch)),
+                target=job.options.target, pixel_pitch=float(old.sensor.pixel_pitch),
+                model=_distortion_model(old), max_views=max(len(taught), 3),
+                exposure_file=exposures),
                 progress=_stages(progress))
     new = _merge(old, output.camera(result), result)
     progress(0.92, 'judging on held-out frames')
@@ -68,6 +71,12 @@ def recalibrate_on_target(job: Job, *, progress: Callable[[float, str], None]) -
                    significant=sure, psnr_before=float(quality.get('pinhole', np.nan)),
                    psnr_after=float(quality.get('full', np.nan)), explained=1.0,
                    changes=_changes(old, new, result))
+
+
+def _distortion_model(camera: PhysicalCamera) -> str | None:
+    """Keep the model that the camera speaks; an ideal lens has none to keep."""
+    return camera.lens.distortion_model if len(floats(camera.lens.distortion_coefficients)) \
+        else None
 
 
 def _error(view: geometric.View, camera: PhysicalCamera) -> float:
@@ -108,11 +117,24 @@ def _changes(old: PhysicalCamera, new: PhysicalCamera, result: Result) -> tuple[
                  for p in judge.parameters(result) if np.ndim(p.value) == 0)
 
 
-def _write_frames(folder: Path, pictures: Sequence[Picture]) -> None:
-    for index, picture in enumerate(pictures):
-        pixels = picture.image[..., ::-1] if picture.image.shape[2] == 3 else picture.image
-        with atomic_path(folder / f'frame{index}.png') as path:
-            cv2.imwrite(str(path), np.ascontiguousarray(pixels))
+def _write_frames(folder: Path, pictures: Sequence[Picture]) -> str | None:
+    """Write the frames as a recording; returns the file of their exposures, if they are told."""
+    exposures, index = [], 0
+    for picture in pictures:
+        for image in (picture.image, picture.follower):
+            if image is None:
+                continue
+            pixels = image[..., ::-1] if image.shape[2] == 3 else image
+            with atomic_path(folder / f'{index:05d}.png') as path:
+                cv2.imwrite(str(path), np.ascontiguousarray(pixels),
+                            (cv2.IMWRITE_PNG_COMPRESSION, 1))
+            if picture.exposure_time is not None:
+                exposures.append(f'{index}, {picture.exposure_time!r}')
+            index += 1
+    if not exposures:
+        return None
+    write_text(folder / 'exposures.csv', '\n'.join(exposures))
+    return str(folder / 'exposures.csv')
 
 
 def _gray(picture: Picture) -> np.ndarray:
@@ -122,7 +144,7 @@ def _gray(picture: Picture) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else image[..., 0]
 
 
-def _stages(progress: Callable[[float, str], None]) -> Callable[[str, Iterable, int], Iterator]:
+def _stages(progress: Progress) -> Callable[[str, Iterable, int], Iterator]:
     """Turn the calibration's progress bars into shares of the whole."""
     def bar(name: str, items: Iterable, count: int) -> Iterator:
         start, stop = _STAGES.get(name, (0.9, 0.92))
