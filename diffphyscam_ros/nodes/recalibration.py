@@ -24,7 +24,7 @@ from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.nodes.recalibration_sources import Sources
 from diffphyscam_ros.nodes.recalibration_watch import DriftWatch
 from diffphyscam_ros.recalibrate.job import Job, Twin
-from diffphyscam_ros.recalibrate.observation import check_shapes
+from diffphyscam_ros.recalibrate.observation import check_contents, check_shapes
 from diffphyscam_ros.recalibrate.options import check_sources, RecalibrationOptions
 from diffphyscam_ros.recalibrate.outcome import merged, mount_turn
 from diffphyscam_ros.recalibrate.process import Worker
@@ -156,6 +156,7 @@ class Recalibrator:
         camera, twin, _ = self._snapshot()
         pictures = sources.pictures()
         check_shapes(pictures, camera.lens.size, camera.sensor.channels, self._options.fewest)
+        check_contents(pictures)
         return Job(self._options, camera, pictures, sources.trajectory(), twin)
 
     def _conclude(self, worker: Worker) -> None:

@@ -29,7 +29,7 @@ from diffphyscam_ros.recalibrate.observation import Picture, Trajectory, traject
 from diffphyscam_ros.recalibrate.options import RecalibrationOptions
 
 #: A topic has died when nothing came for this long [s], and for so many times its usual interval.
-_SILENCE, _INTERVALS = 2.0, 5.0
+_SILENCE, _INTERVALS = 3.0, 8.0
 
 
 @dataclass

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 
 from diffphyscam_ros.calibrate import geometric, judge, output
-from diffphyscam_ros.calibrate.detect import detect
+from diffphyscam_ros.calibrate.detect import detect, Detection, settle, why_not
 from diffphyscam_ros.calibrate.run import calibrate, Options, Result
-from diffphyscam_ros.calibrate.target import parse_target
+from diffphyscam_ros.calibrate.target import parse_target, Target
 from diffphyscam_ros.camera import PhysicalCamera
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io.bags import Recording
@@ -29,6 +29,8 @@ from diffphyscam_ros.recalibrate.progress import Progress
 
 #: Frames looked at to decide whether a board is in view.
 _GLANCES = 6
+#: Frames with the board that a fit and its judgement need.
+FEWEST = 8
 _STAGES = {'looking for the target': (0.02, 0.3), 'reading frames': (0.3, 0.35),
            'fitting the pixels': (0.35, 0.9)}
 
@@ -37,14 +39,14 @@ def sees_target(pictures: Sequence[Picture], target: str) -> bool:
     """Whether most of a few frames show the board."""
     board = parse_target(target)
     glances = pictures[::max(len(pictures) // _GLANCES, 1)]
-    return sum(detect(_gray(p), board) is not None for p in glances) > len(glances) // 2
+    return sum(_find(p, board) is not None for p in glances) > len(glances) // 2
 
 
 def recalibrate_on_target(job: Job, *, progress: Progress) -> Outcome:
     """Calibrate from the pictures of a job, which see the board of its options."""
-    old = job.camera
-    taught = [p for i, p in enumerate(job.pictures) if i % 4 != 2]
-    kept_aside = [p for i, p in enumerate(job.pictures) if i % 4 == 2]
+    old, board = job.camera, parse_target(job.options.target)
+    progress(0.01, 'looking for the board')
+    taught, views = _sightings(job.pictures, board)
     with tempfile.TemporaryDirectory(prefix='diffphyscam_target_') as folder:
         exposures = _write_frames(Path(folder), taught)
         with Recording(folder) as recording:
@@ -55,12 +57,6 @@ def recalibrate_on_target(job: Job, *, progress: Progress) -> Outcome:
                 progress=_stages(progress))
     new = _merge(old, output.camera(result), result)
     progress(0.92, 'judging on held-out frames')
-    board = parse_target(job.options.target)
-    views = [geometric.make_view(str(p.stamp), i, board, found) for i, p in enumerate(kept_aside)
-             if (found := detect(_gray(p), board)) is not None]
-    if len(views) < 2:
-        raise InputError(f'The board is in {len(views)} of {len(kept_aside)} held-out frames, '
-                         '2 are needed; keep it in view while frames are gathered.')
     before, after = (np.array([_error(v, c) for v in views]) for c in (old, new))
     gain = before - after
     sure = bool(gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(len(gain))
@@ -71,6 +67,19 @@ def recalibrate_on_target(job: Job, *, progress: Progress) -> Outcome:
                    significant=sure, psnr_before=float(quality.get('pinhole', np.nan)),
                    psnr_after=float(quality.get('full', np.nan)), explained=1.0,
                    changes=_changes(old, new, result))
+
+
+def _sightings(pictures: Sequence[Picture], board: Target
+               ) -> tuple[list[Picture], list[geometric.View]]:
+    """Frames to learn from, and the board's corners in those that are held out."""
+    board = settle(board, [_gray(p) for p in pictures[::max(len(pictures) // 4, 1)]])
+    seen = [(p, found) for p in pictures if (found := _find(p, board)) is not None]
+    if len(seen) < FEWEST:
+        raise InputError(f'The board is in {len(seen)} of {len(pictures)} frames, {FEWEST} are '
+                         f'needed: {why_not(_gray(pictures[len(pictures) // 2]), board)}.')
+    held_out = [geometric.make_view(str(p.stamp), i, board, found)
+                for i, (p, found) in enumerate(seen) if i % 4 == 2]
+    return [p for i, (p, _) in enumerate(seen) if i % 4 != 2], held_out
 
 
 def _distortion_model(camera: PhysicalCamera) -> str | None:
@@ -135,6 +144,11 @@ def _write_frames(folder: Path, pictures: Sequence[Picture]) -> str | None:
         return None
     write_text(folder / 'exposures.csv', '\n'.join(exposures))
     return str(folder / 'exposures.csv')
+
+
+def _find(picture: Picture, board: Target) -> Detection | None:
+    gray = _gray(picture)
+    return detect(gray, board) or detect(gray, board, thorough=True)
 
 
 def _gray(picture: Picture) -> np.ndarray:
