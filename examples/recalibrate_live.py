@@ -44,7 +44,8 @@ def recalibrate(pictures: list[Picture], target: str) -> tuple[str, CameraInfo]:
         'encoding': encoding, 'lens.width': width, 'lens.height': height,
         'lens.cx': 0.5 * (width - 1), 'lens.cy': 0.5 * (height - 1), 'frame_rate': 5.0,
         'recalibration.image_topic': '/real/image_raw', 'recalibration.mode': 'auto',
-        'recalibration.target': target, 'recalibration.seconds': len(pictures) / RATE,
+        'recalibration.target': target, 'recalibration.timeout': 900.0,
+        'recalibration.seconds': len(pictures) / RATE,
         'recalibration.frames': max(6, len(pictures) // 2)}
     words = [w for name, value in parameters.items() for w in ('-p', f'{name}:={value}')]
     rclpy.init()
@@ -66,7 +67,7 @@ def recalibrate(pictures: list[Picture], target: str) -> tuple[str, CameraInfo]:
         client = node.create_client(Trigger, '/camera/recalibrate')
         _spin(node, client.service_is_ready, 120)
         answer = client.call_async(Trigger.Request())
-        _spin(node, answer.done, 300)
+        _spin(node, answer.done, 1000)
         infos.clear()
         _spin(node, lambda: infos, 30)
         return answer.result().message, infos[-1]

@@ -26,6 +26,7 @@ from diffphyscam_ros.recalibrate.observation import (
     paired,
     Picture,
     trajectory,
+    with_exposures,
 )
 from diffphyscam_ros.recalibrate.options import RecalibrationOptions
 from diffphyscam_ros.recalibrate.outcome import judge, verdict
@@ -169,6 +170,15 @@ def test_unusable_frames_are_named(pictures, words):
     with pytest.raises(InputError, match=words):
         check_shapes(pictures, (12, 16), 3, 6)
         check_contents(pictures)
+
+
+def test_exposure_times_belong_to_the_frames_sent_after_them():
+    frames = [replace(picture(i), sent=10 * i, follower=picture(i).image,
+                      follower_sent=10 * i + 5) for i in range(4)]
+    told = with_exposures(frames, [(22, 0.02), (9, 0.01)])
+    assert [p.stamp for p in told] == [1, 2, 3]          # nobody told of the first
+    assert [p.exposure_time for p in told] == [0.01, 0.01, 0.02]
+    assert [p.follower is None for p in told] == [False, True, False]
 
 
 def straight(start, count, step=10_000_000):

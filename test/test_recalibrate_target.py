@@ -59,7 +59,7 @@ class Bench:
         answer = self.here.call(SetParameters, '/camera/set_parameters', request)
         assert all(r.successful for r in answer.results), answer
 
-    def trigger(self, service: str = 'recalibrate', timeout: float = 200.0) -> Trigger.Response:
+    def trigger(self, service: str = 'recalibrate', timeout: float = 900.0) -> Trigger.Response:
         return self.here.call(Trigger, f'/camera/{service}', Trigger.Request(), timeout)
 
     def started(self) -> 'rclpy.task.Future':
@@ -103,6 +103,7 @@ def bench(folder: 'os.PathLike', truth: independent.Truth, *, boards: int, far: 
         'lens.fy': 0.85 * wide, 'lens.cx': 0.5 * (wide - 1), 'lens.cy': 0.5 * (truth.height - 1),
         **{f'recalibration.{k}': v for k, v in {
             'image_topic': '/real/image_raw', 'target': BOARD, 'mode': 'target',
+            'timeout': 900.0,
             **options}.items()}}, domain_id)
     try:
         with listening(domain_id) as here:
@@ -139,7 +140,7 @@ def field_error(truth: independent.Truth, info: CameraInfo) -> float:
 def numbers(message: str) -> dict[str, float]:
     """Return the new values that an answer names."""
     return {name: float(value) for name, value in re.findall(
-        r'(\w+) \S+ -> (-?[\d.e+-]+) \+-', message)}
+        r'(\w+) (?:\S+ -> )?(-?[\d.e+-]+) \+-', message)}
 
 
 @pytest.fixture(scope='module')
@@ -163,7 +164,7 @@ def test_a_board_before_a_real_camera_calibrates_the_simulated_one(small):
     running = small.started()
     refused = small.trigger()
     assert not refused.success and 'A recalibration is running' in refused.message
-    small.here.wait(running.done, 200)
+    small.here.wait(running.done, 900)
     answer = running.result()
     assert answer.success, answer.message
     assert answer.message.startswith('Applied; target mode')
@@ -211,7 +212,7 @@ def test_a_recalibration_can_be_cancelled_and_runs_out_of_time(small):
     assert time.monotonic() - cancelled < 5
     small.set(timeout=0.5)
     assert small.trigger().message == 'Timed out after 0.5 s while gathering; nothing changed.'
-    small.set(timeout=240.0)
+    small.set(timeout=900.0)
 
 
 def footprint(process: subprocess.Popen) -> tuple[float, int]:

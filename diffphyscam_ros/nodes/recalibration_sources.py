@@ -25,7 +25,12 @@ from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.geometry import from_parts, rotation_from_quaternion
 from diffphyscam_ros.io.images import decode_message
 from diffphyscam_ros.nodes.conversions import nanoseconds
-from diffphyscam_ros.recalibrate.observation import Picture, Trajectory, trajectory
+from diffphyscam_ros.recalibrate.observation import (
+    Picture,
+    Trajectory,
+    trajectory,
+    with_exposures,
+)
 from diffphyscam_ros.recalibrate.options import RecalibrationOptions
 
 #: A topic has died when nothing came for this long [s], and for so many times its usual interval.
@@ -63,7 +68,7 @@ class Sources:
         self.since = time.monotonic()
         self._node, self._options, self._followers = node, options, followers
         self._every = seconds / keep
-        self._taken: deque[tuple[Picture, int]] = deque(maxlen=keep)
+        self._taken: deque[Picture] = deque(maxlen=keep)
         self._exposures: list[tuple[int, float]] = []
         self._poses: dict[int, tuple[float, ...]] = {}
         self._size: tuple[int, int] | None = None
@@ -114,7 +119,7 @@ class Sources:
 
     def latest(self) -> Picture | None:
         """Return the newest picture."""
-        return self._taken[-1][0] if self._taken else None
+        return self._taken[-1] if self._taken else None
 
     def pictures(self) -> tuple[Picture, ...]:
         """Return the pictures, each with its exposure time; a sentence where they are no good."""
@@ -123,7 +128,7 @@ class Sources:
             why = self._complaint or 'check that it publishes, and its QoS.'
             raise InputError(f'No frame came on {options.image_topic} within {self.passed:.0f} s; '
                              f'{why}')
-        shapes = {picture.image.shape for picture, _ in self._taken}
+        shapes = {picture.image.shape for picture in self._taken}
         if len(shapes) > 1:
             raise InputError(f'Frames of different sizes came on {options.image_topic}; '
                              'name the topic of one camera.')
@@ -132,19 +137,12 @@ class Sources:
             raise InputError(f'camera_info says {self._size[1]}x{self._size[0]} px, the frames '
                              f'have {width}x{height}; pass the topics of one camera.')
         if not options.exposure_topic:
-            return tuple(picture for picture, _ in self._taken)
+            return tuple(self._taken)
         if not self._exposures:
             raise InputError(f'No exposure time came on {options.exposure_topic}; check that it '
                              'publishes std_msgs/Float64 [s], or leave '
                              'recalibration.exposure_topic empty.')
-        order = sorted(self._exposures)
-        stamps = [stamp for stamp, _ in order]
-        out = []
-        for picture, sent in self._taken:
-            index = int(np.searchsorted(stamps, sent, side='right')) - 1
-            if index >= 0:
-                out.append(replace(picture, exposure_time=order[index][1]))
-        return tuple(out)
+        return with_exposures(self._taken, self._exposures)
 
     def trajectory(self) -> Trajectory | None:
         """Return the poses by stamp, where a topic of poses is named."""
@@ -182,11 +180,12 @@ class Sources:
             return
         pixels = pixels if pixels.ndim == 3 else pixels[..., None]
         if due:
-            self._taken.append((Picture(nanoseconds(message.header.stamp), pixels), _sent(info)))
+            self._taken.append(Picture(nanoseconds(message.header.stamp), pixels,
+                                       sent=_sent(info)))
             self._wants_follower = self._followers
-        elif pixels.shape == self._taken[-1][0].image.shape:
-            picture, sent = self._taken.pop()
-            self._taken.append((replace(picture, follower=pixels), sent))
+        elif pixels.shape == self._taken[-1].image.shape:
+            self._taken[-1] = replace(self._taken[-1], follower=pixels,
+                                      follower_sent=_sent(info))
             self._wants_follower = False
 
     def _on_info(self, message: CameraInfo) -> None:

@@ -4,8 +4,8 @@ From live messages to observations: pair frames with poses by stamp, refuse what
 Frames and poses come in any order, from clocks that should agree but may not.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -31,6 +31,9 @@ class Picture:
     """[s], where the camera tells."""
     follower: np.ndarray | None = None
     """The camera's next frame, where it is kept: what differs in a still scene is noise."""
+    sent: int = 0
+    """[ns] when the frame was sent, by the clock of its publisher."""
+    follower_sent: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,31 @@ def trajectory(stamps: Sequence[int], poses: Sequence[Tensor]) -> Trajectory:
     latest = dict(zip(stamps, poses, strict=True))
     order = sorted(latest)
     return Trajectory(np.array(order, np.int64), torch.stack([latest[s] for s in order]).double())
+
+
+def with_exposures(pictures: Iterable[Picture], exposures: Sequence[tuple[int, float]]
+                   ) -> tuple[Picture, ...]:
+    """
+    Give pictures the exposure time that was sent last before them; those sent before any are left.
+
+    A follower whose exposure is another one is dropped: it would differ by more than noise.
+
+    :param exposures: when sent [ns], exposure time [s].
+    """
+    order = sorted(exposures)
+    stamps = [sent for sent, _ in order]
+
+    def at(sent: int) -> float | None:
+        index = int(np.searchsorted(stamps, sent, side='right')) - 1
+        return order[index][1] if index >= 0 else None
+    out = []
+    for picture in pictures:
+        time = at(picture.sent)
+        if time is not None:
+            same = at(picture.follower_sent) == time
+            out.append(replace(picture, exposure_time=time,
+                               follower=picture.follower if same else None))
+    return tuple(out)
 
 
 def check_shapes(pictures: Sequence[Picture], size: tuple[int, int], channels: int,

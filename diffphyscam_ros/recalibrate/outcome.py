@@ -21,6 +21,7 @@ class Change:
     name: str
     unit: str
     before: float
+    """NaN where the old camera has no such number."""
     after: float
     sigma: float
     verdict: str
@@ -28,7 +29,8 @@ class Change:
 
     def __str__(self) -> str:
         unit = '' if self.unit == '1' else f' {self.unit}'
-        return f'{self.name} {self.before:.5g} -> {self.after:.5g} +- {self.sigma:.2g}{unit}'
+        before = '' if np.isnan(self.before) else f'{self.before:.5g} -> '
+        return f'{self.name} {before}{self.after:.5g} +- {self.sigma:.2g}{unit}'
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Outcome:
     significant: bool
     """Whether the held-out loss fell for sure."""
     psnr_before: float
+    """[dB] of the old camera on held-out frames; NaN where it was not rendered."""
     psnr_after: float
     """[dB] on held-out frames."""
     explained: float
@@ -61,10 +64,11 @@ class Outcome:
 
     def message(self) -> str:
         """Say everything in one paragraph."""
+        before = '' if np.isnan(self.psnr_before) else f'{self.psnr_before:.1f} -> '
         limit = '' if np.isnan(self.psnr_limit) else f' (noise alone: {self.psnr_limit:.1f})'
         start = (f'{self.mode} mode, {self.frames} frames and {self.held_out} held out: held-out '
                  f'loss {self.loss_before:.3f} -> {self.loss_after:.3f}, PSNR '
-                 f'{self.psnr_before:.1f} -> {self.psnr_after:.1f} dB{limit}, '
+                 f'{before}{self.psnr_after:.1f} dB{limit}, '
                  f'{100 * self.explained:.0f} % of the pixels explained.')
         moved = '; '.join(str(c) for c in self.changes if c.verdict != 'not observable')
         blind = ', '.join(c.name for c in self.changes if c.verdict == 'not observable')

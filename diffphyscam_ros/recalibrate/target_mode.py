@@ -21,6 +21,7 @@ from diffphyscam_ros.camera import PhysicalCamera
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io.bags import Recording
 from diffphyscam_ros.io.files import atomic_path, write_text
+from diffphyscam_ros.optics.distortion import COEFFICIENTS
 from diffphyscam_ros.optics.intrinsics import floats
 from diffphyscam_ros.recalibrate.job import Job
 from diffphyscam_ros.recalibrate.observation import Picture
@@ -61,11 +62,10 @@ def recalibrate_on_target(job: Job, *, progress: Progress) -> Outcome:
     gain = before - after
     sure = bool(gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(len(gain))
                 and gain.mean() > LEAST_GAIN * before.mean())
-    quality = result.quality
     return Outcome(mode='target', camera=new, frames=len(taught), held_out=len(views),
                    loss_before=float(before.mean()), loss_after=float(after.mean()),
-                   significant=sure, psnr_before=float(quality.get('pinhole', np.nan)),
-                   psnr_after=float(quality.get('full', np.nan)), explained=1.0,
+                   significant=sure, psnr_before=np.nan,
+                   psnr_after=float(result.quality.get('full', np.nan)), explained=1.0,
                    changes=_changes(old, new, result))
 
 
@@ -118,9 +118,14 @@ def _changes(old: PhysicalCamera, new: PhysicalCamera, result: Result) -> tuple[
               'residual_blur': old.lens.residual_blur,
               'black_level': np.mean(old.sensor.black_level),
               'read_noise': np.mean(old.sensor.read_noise)}
-    for name, value in zip(('k1', 'k2', 'p1', 'p2', 'k3'),
-                           floats(old.lens.distortion_coefficients), strict=False):
-        before[name] = value
+    before |= dict(zip(COEFFICIENTS[old.lens.distortion_model],
+                       floats(old.lens.distortion_coefficients), strict=True))
+    before |= dict(zip(('vignetting_a2', 'vignetting_a4', 'vignetting_a6'),
+                       floats(old.lens.vignetting_polynomial), strict=True))
+    before |= {name: value for name, value, known in (
+        ('response_exponent', old.sensor.response_exponent, old.sensor.response == 'power'),
+        ('focus_distance', old.settings.focus_distance, old.lens.defocus_gain > 0),
+        ('f_number', old.settings.f_number, old.lens.defocus_gain > 0)) if known}
     return tuple(Change(p.name, p.unit, float(before.get(p.name, np.nan)), float(p.value),
                         float(p.sigma), p.verdict)
                  for p in judge.parameters(result) if np.ndim(p.value) == 0)
