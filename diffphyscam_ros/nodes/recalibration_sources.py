@@ -87,10 +87,12 @@ class Sources:
                         options.pose_topic, self._on_pose)
 
     def close(self) -> None:
-        """Unsubscribe."""
+        """Unsubscribe, and let the frames go: rclpy may keep a subscription's callback longer."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
+        self._taken.clear()
+        self._poses.clear()
 
     @property
     def passed(self) -> float:

@@ -28,7 +28,7 @@ class RecalibrationOptions:
     target: str = field('', doc='board, for instance chessboard:9x6:0.025')
     frames: int = field(16, low=6, high=200, doc='frames to fit and to hold out')
     seconds: float = field(10.0, above=0, high=600, unit='s', doc='how long to gather')
-    timeout: float = field(240.0, above=0, high=3600, unit='s', doc='for the whole call')
+    timeout: float = field(600.0, above=0, high=3600, unit='s', doc='for the whole call')
     pairing_tolerance: float = field(0.05, above=0, high=10, unit='s',
                                      doc='a frame needs a pose this close to its stamp')
     groups: tuple[str, ...] = field(DEFAULT_GROUPS, doc='parameters that may move: '
