@@ -184,7 +184,7 @@ class TwinFit:
         for number, (image, residual) in enumerate(zip(pyramid, residuals, strict=True)):
             weight = weights(residual, scale)
             cost += rho(residual, scale) * factor ** 2
-            jacobian = self._jacobian(state, number, predictions[number], factor)
+            jacobian = self._jacobian(state, number, image, predictions[number], factor)
             jacobian[:, clipped(image, predictions[number].image)] = 0
             jacobian = jacobian.reshape(len(jacobian), -1)
             weighted = jacobian * (weight.ravel() / scale ** 2 * factor ** 2)
@@ -199,14 +199,22 @@ class TwinFit:
             explained += float((np.abs(residual) < EXPLAINED * scale).mean())
         return Equations(shared, gradient, blocks, scores, cost, scale, explained / len(pyramid))
 
-    def _jacobian(self, state: State, view: int, prediction: 'Prediction', factor: int
-                  ) -> np.ndarray:
-        """Change of the image (P + 4 + 6, H, W, C): camera, mount, time offset, own pose."""
+    def _jacobian(self, state: State, view: int, image: np.ndarray, prediction: 'Prediction',
+                  factor: int) -> np.ndarray:
+        """
+        Change of the image (P + 4 + 6, H, W, C): camera, mount, time offset, own pose.
+
+        The slope is the mean of the prediction's and the picture's, which makes the steps second
+        order (Benhimane and Malis, 2004); at full size the picture's is mostly noise.
+        """
         base, rendered, rows = prediction.image, prediction.rendered, []
         camera = self.shots[view].taken_by(state.camera)
         now = at_level(camera, factor)
-        at = slopes(base, now, rendered)
+        at = slopes((base + image) / 2 if factor > 1 else base, now, rendered)
         for parameter in self.parameters:
+            if not parameter.visible_at(factor):
+                rows.append(np.zeros_like(base))
+                continue
             other = at_level(parameter.move(camera, parameter.step), factor)
             change = lens_jacobian(at, other, rendered) if parameter.geometric \
                 else expected(other, rendered) - base
@@ -233,6 +241,9 @@ class TwinFit:
     def _stepped(self, state: State, equations: 'Equations', damping: float) -> State:
         step, own = arrow.solve(equations.shared, equations.gradient, equations.blocks, damping)
         count = len(self.parameters)
+        # Further away than its prior, the slope of a parameter means nothing.
+        reach = np.array([p.prior for p in self.parameters])
+        step[:count] = step[:count].clip(-reach, reach)
         return replace(state, camera=moved(state.camera, self.parameters, step[:count]),
                        moved=state.moved + step[:count], mount=state.mount + step[count:count + 3],
                        time_offset=state.time_offset + float(step[count + 3]),

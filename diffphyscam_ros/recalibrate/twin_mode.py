@@ -42,9 +42,9 @@ class TwinOptions:
                                'colour', 'focus', 'blur', 'noise', 'mount')
     time_offset: bool = True
     priors: Priors = Priors()
-    coarse: tuple[tuple[int, int], ...] = ((8, 8), (4, 4))
+    coarse: tuple[tuple[int, int], ...] = ((8, 8), (4, 10))
     """(pixel size, most iterations) of the levels that every candidate goes through, ..."""
-    fine: tuple[tuple[int, int], ...] = ((2, 3), (1, 2))
+    fine: tuple[tuple[int, int], ...] = ((2, 6), (1, 2))
     """... and of those that only the best one does."""
 
 
