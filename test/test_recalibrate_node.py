@@ -112,7 +112,7 @@ def test_the_service_finds_a_hidden_camera_and_can_be_undone(road):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('topic', 'words'), [
-    ('late', 'The clocks of camera and poses are 0.3'),
+    ('late', 'The clocks of camera and poses are 0.'),
     ('upset', 'The camera does not see the scene that the twin holds')])
 def test_wrong_clocks_and_wrong_scenes_change_nothing(road, topic, words):
     road.set('/camera', recalibration__image_topic=f'/{topic}/image_raw',

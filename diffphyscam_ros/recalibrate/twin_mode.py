@@ -27,7 +27,7 @@ from diffphyscam_ros.recalibrate.twin import (
 )
 
 #: Correlation of image gradients below which the twin cannot be what the camera looks at.
-LEAST_LIKENESS = 0.30
+LEAST_LIKENESS = 0.45
 #: Share of pixels that the twin must explain after the fit.
 LEAST_EXPLAINED = 0.35
 #: [s] beyond it the clocks are wrong, not late.
@@ -70,11 +70,11 @@ def recalibrate(shots: Sequence[Shot], render: Render, camera: PhysicalCamera,
     if abs(offset) > LARGEST_OFFSET:
         raise InputError(f'The clocks of camera and poses are {abs(offset):.2f} s apart; '
                          'synchronise them, or correct the stamps.')
+    # A smaller offset may as well be a turned mount or another principal point: the fit will see.
     attempts = []
     for start in starts:
         problem = problem_of(start)
-        attempts.append((problem, problem.fit(problem.start(start, time_offset=offset),
-                                              levels=options.coarse)))
+        attempts.append((problem, problem.fit(problem.start(start), levels=options.coarse)))
     problem, fit = min(attempts, key=lambda attempt: attempt[1].scale)
     parameters = problem.parameters
     fit = problem.fit(fit.state, levels=options.fine)
