@@ -224,21 +224,25 @@ def footprint(process: subprocess.Popen) -> tuple[float, int]:
 
 @long
 def test_fifty_calls_leave_no_trace_and_agree(tmp_path):
-    """After ten calls every cache is full; from there on nothing may grow."""
+    """
+    Memory rises by the frames of some calls until Python's collector runs; then nothing may grow.
+
+    The calibration in use changes only where held-out frames say so: it must settle.
+    """
     with bench(tmp_path, independent.Truth(aperture=0.004), boards=16, far=0.7, rate=12.0,
                hold=0.25, frames=8, seconds=4.0, exposure_topic='/real/exposure') as soak:
         soak.pair()
-        values, sigmas, prints = [], [], []
+        used, sigma, prints = [], np.inf, []
         for call in range(50):
             message = soak.trigger().message
-            values.append(numbers(message)['fx'])
-            sigmas.append(float(re.search(r'fx .*?\+- (\S+) px', message)[1]))
+            if message.startswith('Applied'):
+                sigma = float(re.search(r'fx .*?\+- (\S+) px', message)[1])
+            used.append(soak.pair()[1].k[0])
             prints.append(footprint(soak.node))
-            print(call, values[-1], sigmas[-1], *prints[-1], flush=True)
+            print(call, used[-1], sigma, *prints[-1], message[:60], flush=True)
     memory, threads = np.array(prints).T
-    spread = np.std(values)
-    print(f'fx {np.mean(values):.3f}, spread {spread:.3f}, sigma {np.mean(sigmas):.3f} px; '
-          f'memory {memory[9]:.0f} to {memory[-1]:.0f} MB, threads {threads[9]} to {threads[-1]}')
-    assert len(set(threads[9:])) == 1
-    assert memory[-1] - memory[9] < 10
-    assert spread < np.mean(sigmas)
+    print(f'fx in use {np.mean(used[20:]):.3f}, spread {np.std(used[20:]):.3f}, sigma {sigma:.3f}'
+          f' px; memory {memory[20]:.0f} to {memory[-1]:.0f} MB, {threads[-1]:.0f} threads')
+    assert len(set(threads[20:])) == 1
+    assert memory[-1] - memory[20] < 10
+    assert np.std(used[20:]) < sigma
