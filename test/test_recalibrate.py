@@ -20,11 +20,13 @@ from diffphyscam_ros.recalibrate.job import (
     write_outcome,
 )
 from diffphyscam_ros.recalibrate.observation import (
-    check_pictures,
+    check_contents,
+    check_shapes,
     choose_views,
     paired,
     Picture,
     trajectory,
+    with_exposures,
 )
 from diffphyscam_ros.recalibrate.options import RecalibrationOptions
 from diffphyscam_ros.recalibrate.outcome import judge, verdict
@@ -166,7 +168,17 @@ def picture(stamp, value=100, shape=(12, 16, 3)):
 ])
 def test_unusable_frames_are_named(pictures, words):
     with pytest.raises(InputError, match=words):
-        check_pictures(pictures, (12, 16), 3, 6)
+        check_shapes(pictures, (12, 16), 3, 6)
+        check_contents(pictures)
+
+
+def test_exposure_times_belong_to_the_frames_sent_after_them():
+    frames = [replace(picture(i), sent=10 * i, follower=picture(i).image,
+                      follower_sent=10 * i + 5) for i in range(4)]
+    told = with_exposures(frames, [(22, 0.02), (9, 0.01)])
+    assert [p.stamp for p in told] == [1, 2, 3]          # nobody told of the first
+    assert [p.exposure_time for p in told] == [0.01, 0.01, 0.02]
+    assert [p.follower is None for p in told] == [False, True, False]
 
 
 def straight(start, count, step=10_000_000):
@@ -206,17 +218,22 @@ def test_views_are_chosen_where_the_camera_is_slow():
 
 
 def test_a_job_survives_its_folder(tmp_path, course):
-    job = Job(RecalibrationOptions(image_topic='/a', frames=7), course.camera,
-              tuple(picture(i) for i in range(3)), (0.01, 0.01, 0.01), straight(0, 4),
+    pictures = (picture(1), replace(picture(2), exposure_time=0.01),
+                replace(picture(3), follower=picture(4).image))
+    job = Job(RecalibrationOptions(image_topic='/a', frames=7), course.camera, pictures,
+              straight(0, 4),
               Twin('course', course.T_world_instance, torch.eye(4, dtype=F64), (1, 2),
                    course.T_world_optical))
     write_job(tmp_path, job)
     back = read_job(tmp_path)
     assert back.options == job.options and back.camera == job.camera
-    assert back.exposures == job.exposures and back.twin.vehicle == (1, 2)
+    assert back.twin.vehicle == (1, 2)
     assert torch.equal(back.twin.T_base_optical, job.twin.T_base_optical)
     assert all(np.array_equal(a.image, b.image) and a.stamp == b.stamp
+               and a.exposure_time == b.exposure_time
                for a, b in zip(back.pictures, job.pictures, strict=True))
+    assert [p.follower is None for p in back.pictures] == [True, True, False]
+    assert np.array_equal(back.pictures[2].follower, pictures[2].follower)
     outcome = twin_mode.Outcome('twin', course.camera, 3, 1, 2.0, 1.0, True, 20.0, 30.0, 0.9,
                                 (twin_mode.Change('fx', 'px', 1.0, 2.0, 0.1, 'determined'),))
     write_outcome(tmp_path, outcome)

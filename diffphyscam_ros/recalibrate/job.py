@@ -52,8 +52,6 @@ class Job:
     options: RecalibrationOptions
     camera: PhysicalCamera
     pictures: tuple[Picture, ...]
-    exposures: tuple[float, ...]
-    """[s] of each picture; empty where nobody tells."""
     poses: Trajectory | None
     twin: Twin | None
 
@@ -64,7 +62,9 @@ def write_job(folder: Path, job: Job) -> None:
     write_text(folder / 'options.json', json.dumps(to_mapping(job.options)))
     arrays = {'images': np.stack([p.image for p in job.pictures]),
               'stamps': np.array([p.stamp for p in job.pictures], np.int64),
-              'exposures': np.array(job.exposures, np.float64)}
+              'exposures': np.array([p.exposure_time or np.nan for p in job.pictures])}
+    arrays |= {f'follower{i}': p.follower for i, p in enumerate(job.pictures)
+               if p.follower is not None}
     if job.poses is not None:
         arrays |= {'pose_stamps': job.poses.stamps, 'T_world_base': job.poses.T_world_base.numpy()}
     if job.twin is not None:
@@ -82,8 +82,11 @@ def read_job(folder: Path) -> Job:
     options = from_mapping(RecalibrationOptions, json.loads((folder / 'options.json').read_text()))
     with np.load(folder / 'arrays.npz') as file:
         arrays = dict(file)
-    pictures = tuple(Picture(int(s), image) for s, image in
-                     zip(arrays['stamps'], arrays['images'], strict=True))
+    pictures = tuple(
+        Picture(int(stamp), image, float(time) if np.isfinite(time) else None,
+                arrays.get(f'follower{i}'))
+        for i, (stamp, image, time) in enumerate(zip(
+            arrays['stamps'], arrays['images'], arrays['exposures'], strict=True)))
     poses = twin = None
     if 'pose_stamps' in arrays:
         poses = trajectory(arrays['pose_stamps'].tolist(),
@@ -92,8 +95,7 @@ def read_job(folder: Path) -> Job:
         twin = Twin(str(arrays['twin_scene']), torch.from_numpy(arrays['twin_instances']),
                     torch.from_numpy(arrays['twin_base']), tuple(arrays['twin_vehicle'].tolist()),
                     torch.from_numpy(arrays['twin_mount']))
-    return Job(options, PhysicalCamera.load(folder / 'camera.yaml'), pictures,
-               tuple(arrays['exposures'].tolist()), poses, twin)
+    return Job(options, PhysicalCamera.load(folder / 'camera.yaml'), pictures, poses, twin)
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:

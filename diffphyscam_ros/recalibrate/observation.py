@@ -4,15 +4,19 @@ From live messages to observations: pair frames with poses by stamp, refuse what
 Frames and poses come in any order, from clocks that should agree but may not.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.geometry import interpolate_pose, invert
+
+#: Share of full scale that something in the frames must reach, and the size [px] of a something.
+BLACK, _BLOCK = 0.02, 8
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,13 @@ class Picture:
     """[ns] start of the exposure."""
     image: np.ndarray
     """(H, W, C) uint8 or uint16, RGB."""
+    exposure_time: float | None = None
+    """[s], where the camera tells."""
+    follower: np.ndarray | None = None
+    """The camera's next frame, where it is kept: what differs in a still scene is noise."""
+    sent: int = 0
+    """[ns] when the frame was sent, by the clock of its publisher."""
+    follower_sent: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,13 +69,37 @@ def trajectory(stamps: Sequence[int], poses: Sequence[Tensor]) -> Trajectory:
     return Trajectory(np.array(order, np.int64), torch.stack([latest[s] for s in order]).double())
 
 
-def check_pictures(pictures: Sequence[Picture], size: tuple[int, int], channels: int,
-                   needed: int) -> None:
-    """Raise a sentence that names why these frames cannot teach anything."""
+def with_exposures(pictures: Iterable[Picture], exposures: Sequence[tuple[int, float]]
+                   ) -> tuple[Picture, ...]:
+    """
+    Give pictures the exposure time that was sent last before them; those sent before any are left.
+
+    A follower whose exposure is another one is dropped: it would differ by more than noise.
+
+    :param exposures: when sent [ns], exposure time [s].
+    """
+    order = sorted(exposures)
+    stamps = [sent for sent, _ in order]
+
+    def at(sent: int) -> float | None:
+        index = int(np.searchsorted(stamps, sent, side='right')) - 1
+        return order[index][1] if index >= 0 else None
+    out = []
+    for picture in pictures:
+        time = at(picture.sent)
+        if time is not None:
+            same = at(picture.follower_sent) == time
+            out.append(replace(picture, exposure_time=time,
+                               follower=picture.follower if same else None))
+    return tuple(out)
+
+
+def check_shapes(pictures: Sequence[Picture], size: tuple[int, int], channels: int,
+                 needed: int) -> None:
+    """Raise a sentence where frames are too few or cannot be those of a camera like this."""
     if len(pictures) < needed:
         raise InputError(f'{len(pictures)} frames came and {needed} are needed; the camera topic '
-                         'stopped or is too slow: check it, or raise '
-                         'recalibration.timeout.')
+                         'stopped or is too slow: check it, or raise recalibration.seconds.')
     sizes = {p.image.shape[:2] for p in pictures}
     if sizes != {size}:
         shown = ', '.join(f'{w}x{h}' for h, w in sorted(sizes))
@@ -73,16 +108,27 @@ def check_pictures(pictures: Sequence[Picture], size: tuple[int, int], channels:
     if {p.image.shape[2] for p in pictures} != {channels}:
         raise InputError(f'The camera delivers {pictures[0].image.shape[2]} channels, its twin '
                          f'{channels}; set the twin to the encoding of the real camera.')
-    brightest = max(float(np.percentile(p.image[::4, ::4], 99)) / np.iinfo(p.image.dtype).max
-                    for p in pictures)
-    if brightest < 0.02:
-        raise InputError('The camera is black: 99 % of its pixels stay below 2 % of full scale; '
+
+
+def check_contents(pictures: Sequence[Picture]) -> None:
+    """Raise a sentence where frames show nothing, or never change."""
+    brightest = max(_brightest(p.image) for p in pictures)
+    if brightest < BLACK:
+        raise InputError(f'The camera is black: nothing in its frames exceeds '
+                         f'{100 * brightest:.1f} % of full scale, {100 * BLACK:.0f} % are needed; '
                          'take off the lens cap, or raise its exposure.')
     same = sum(np.array_equal(a.image, b.image)
                for a, b in zip(pictures, pictures[1:], strict=False))
     if same > len(pictures) // 2:
         raise InputError(f'The camera is frozen: {same + 1} of {len(pictures)} frames are equal '
                          'to the bit; restart its driver.')
+
+
+def _brightest(image: np.ndarray) -> float:
+    """Brightest 1 % of blocks, over full scale; over a block, noise is next to nothing."""
+    size = max(image.shape[1] // _BLOCK, 1), max(image.shape[0] // _BLOCK, 1)
+    blocks = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return float(np.percentile(blocks, 99)) / np.iinfo(image.dtype).max
 
 
 def paired(pictures: Sequence[Picture], poses: Trajectory, tolerance: float) -> list[Picture]:

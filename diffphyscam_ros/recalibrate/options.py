@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from diffphyscam_ros.calibrate.target import parse_target
+from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io.config import check_fields, field
 from diffphyscam_ros.recalibrate.parameters import GROUPS
 
@@ -26,7 +28,7 @@ class RecalibrationOptions:
     target: str = field('', doc='board, for instance chessboard:9x6:0.025')
     frames: int = field(16, low=6, high=200, doc='frames to fit and to hold out')
     seconds: float = field(10.0, above=0, high=600, unit='s', doc='how long to gather')
-    timeout: float = field(240.0, above=0, high=3600, unit='s', doc='for the whole call')
+    timeout: float = field(600.0, above=0, high=3600, unit='s', doc='for the whole call')
     pairing_tolerance: float = field(0.05, above=0, high=10, unit='s',
                                      doc='a frame needs a pose this close to its stamp')
     groups: tuple[str, ...] = field(DEFAULT_GROUPS, doc='parameters that may move: '
@@ -42,3 +44,23 @@ class RecalibrationOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def fewest(self) -> int:
+        """Frames below which there is nothing to judge a fit on."""
+        return min(self.frames, 6)
+
+
+def check_sources(options: RecalibrationOptions) -> None:
+    """Raise a sentence where the options do not say what to learn from."""
+    if not options.image_topic:
+        raise InputError('recalibration.image_topic is empty; name the Image or '
+                         'CompressedImage topic of the real camera.')
+    if options.target:
+        parse_target(options.target)
+    elif options.mode == 'target':
+        raise InputError('recalibration.target is empty; name the board, for instance '
+                         'chessboard:9x6:0.025, or set recalibration.mode to twin.')
+    if not options.pose_topic and (options.mode == 'twin' or not options.target):
+        raise InputError('recalibration.pose_topic is empty; without a board, name the odometry '
+                         'or pose of the real vehicle.')

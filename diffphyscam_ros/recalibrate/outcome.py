@@ -1,11 +1,14 @@
 """What a recalibration found: numbers, verdicts, and the sentence that the service answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from diffphyscam_ros.camera import PhysicalCamera
+from diffphyscam_ros.geometry import exp_so3, from_parts
 
 #: Held-out loss must fall by this share, and by twice the standard error over frames.
 LEAST_GAIN = 0.02
@@ -18,6 +21,7 @@ class Change:
     name: str
     unit: str
     before: float
+    """NaN where the old camera has no such number."""
     after: float
     sigma: float
     verdict: str
@@ -25,7 +29,8 @@ class Change:
 
     def __str__(self) -> str:
         unit = '' if self.unit == '1' else f' {self.unit}'
-        return f'{self.name} {self.before:.5g} -> {self.after:.5g} +- {self.sigma:.2g}{unit}'
+        before = '' if np.isnan(self.before) else f'{self.before:.5g} -> '
+        return f'{self.name} {before}{self.after:.5g} +- {self.sigma:.2g}{unit}'
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,9 @@ class Outcome:
     significant: bool
     """Whether the held-out loss fell for sure."""
     psnr_before: float
+    """[dB] of the old camera on held-out frames; NaN where it was not rendered."""
     psnr_after: float
+    """[dB] on held-out frames."""
     explained: float
     """Share of pixels that the model explains."""
     changes: tuple[Change, ...]
@@ -52,12 +59,16 @@ class Outcome:
     mount_sigma: tuple[float, ...] = (0.0, 0.0, 0.0)
     time_offset: float = 0.0
     """[s]"""
+    psnr_limit: float = float('nan')
+    """[dB] that the camera's noise alone would leave on those frames, where it is measured."""
 
     def message(self) -> str:
         """Say everything in one paragraph."""
+        before = '' if np.isnan(self.psnr_before) else f'{self.psnr_before:.1f} -> '
+        limit = '' if np.isnan(self.psnr_limit) else f' (noise alone: {self.psnr_limit:.1f})'
         start = (f'{self.mode} mode, {self.frames} frames and {self.held_out} held out: held-out '
                  f'loss {self.loss_before:.3f} -> {self.loss_after:.3f}, PSNR '
-                 f'{self.psnr_before:.1f} -> {self.psnr_after:.1f} dB, '
+                 f'{before}{self.psnr_after:.1f} dB{limit}, '
                  f'{100 * self.explained:.0f} % of the pixels explained.')
         moved = '; '.join(str(c) for c in self.changes if c.verdict != 'not observable')
         blind = ', '.join(c.name for c in self.changes if c.verdict == 'not observable')
@@ -68,6 +79,18 @@ class Outcome:
         verb = 'Applied' if self.significant else ('Not applied, the held-out loss did not fall '
                                                    'significantly')
         return f'{verb}; {start} {moved}.{end}'
+
+
+def merged(now: PhysicalCamera, fitted: PhysicalCamera) -> PhysicalCamera:
+    """Return the fitted camera; what a fit never touches keeps the value of now."""
+    return replace(fitted, sensor=replace(fitted.sensor, noise=now.sensor.noise,
+                                          serial_number=now.sensor.serial_number))
+
+
+def mount_turn(rotation_vector: Sequence[float]) -> Tensor:
+    """(4, 4) float64 turn of the optical frame in its own axes, from :attr:`Outcome.mount`."""
+    return from_parts(exp_so3(torch.tensor(rotation_vector, dtype=torch.float64)),
+                      torch.zeros(3, dtype=torch.float64))
 
 
 def verdict(sigma: float, prior: float) -> str:

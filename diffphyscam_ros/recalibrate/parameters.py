@@ -40,6 +40,17 @@ class Parameter:
         """Whether it moves where pixels look, and next to nothing else."""
         return self.group in ('geometry', 'distortion')
 
+    def visible_at(self, factor: int) -> bool:
+        """
+        Whether pixels ``factor`` times as large show it well enough to move it.
+
+        Of blur, large pixels show nothing. Where the lens differs from a turn of the camera, they
+        show little: while light and mount are still far off, that little leads astray.
+        """
+        if self.name in ('cx', 'cy'):
+            return factor <= 4
+        return factor <= {'focus': 2, 'blur': 2, 'distortion': 4}.get(self.group, factor)
+
 
 def _lens(camera: PhysicalCamera, **changes: object) -> PhysicalCamera:
     return replace(camera, lens=replace(camera.lens, **changes))

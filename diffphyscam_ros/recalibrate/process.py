@@ -1,6 +1,5 @@
 """The worker process from outside: start it, hear its progress, take its result, end it."""
 
-from collections import deque
 import json
 from pathlib import Path
 import subprocess
@@ -12,61 +11,72 @@ import time
 from diffphyscam_ros.recalibrate.job import Job, read_outcome, write_job
 from diffphyscam_ros.recalibrate.outcome import Outcome
 
+#: Share of the work after which the time that is left can be told.
+_TELLING = 0.05
+
 
 class Worker:
-    """The fitting process and the thread that reads what it says."""
+    """The fitting process and the thread that starts it and reads what it says."""
 
     def __init__(self, job: Job) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix='diffphyscam_recalibration_')
-        write_job(Path(self._folder.name), job)
         self._started = time.monotonic()
-        self.progress = (0.0, 'starting')
-        self._error = ''
-        self._process = subprocess.Popen(
-            [sys.executable, '-m', 'diffphyscam_ros.recalibrate.worker', self._folder.name],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        self._stderr: deque[str] = deque(maxlen=5)
-        self._threads = [threading.Thread(target=target, daemon=True)
-                         for target in (self._read, self._drain)]
-        for thread in self._threads:
-            thread.start()
+        self._said: dict = {'progress': 0.0, 'text': 'starting'}
+        self._process: subprocess.Popen | None = None
+        self._closed, self._lock = False, threading.Lock()
+        self._thread = threading.Thread(target=self._run, args=(job,), daemon=True)
+        self._thread.start()
 
     @property
-    def passed(self) -> float:
-        """[s] since the start."""
-        return time.monotonic() - self._started
+    def progress(self) -> tuple[float, str]:
+        """Share of the work that is done, and what is being done."""
+        return self._said['progress'], self._said['text']
+
+    def figures(self) -> dict[str, str]:
+        """Loss and the time that is left, for diagnostics."""
+        share, loss = self._said['progress'], self._said.get('loss')
+        out = {} if loss is None else {'loss': f'{loss:.4f}'}
+        if share > _TELLING:
+            passed = time.monotonic() - self._started
+            out['remaining [s]'] = f'{passed * (1 / share - 1):.0f}'
+        return out
 
     @property
     def ended(self) -> bool:
         """Whether the process is over and everything it said was read."""
-        return self._process.poll() is not None and not any(t.is_alive() for t in self._threads)
+        return not self._thread.is_alive()
 
     def outcome(self) -> Outcome | str:
         """Return the result, or the sentence why there is none."""
-        if self._process.returncode == 0:
-            return read_outcome(Path(self._folder.name))
-        last = self._stderr[-1].strip() if self._stderr else 'no message'
-        return self._error or f'The fit failed ({last}).'
+        folder = Path(self._folder.name)
+        if self._process is not None and self._process.returncode == 0:
+            return read_outcome(folder)
+        complaints = folder / 'stderr.txt'
+        lines = complaints.read_text().splitlines() if complaints.exists() else []
+        return self._said.get('error') or f'The fit failed ({(lines or ["no message"])[-1]}).'
 
     def close(self) -> None:
         """End the process if it still runs and remove its folder."""
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        for thread in self._threads:
-            thread.join(1.0)
+        with self._lock:
+            self._closed = True
+            if self._process is not None and self._process.poll() is None:
+                self._process.kill()
+        self._thread.join()
         self._folder.cleanup()
 
-    def _read(self) -> None:
-        for line in self._process.stdout:
-            try:
-                said = json.loads(line)
-            except ValueError:   # a library's own print
-                continue
-            self._error = said.get('error', self._error)
-            if 'progress' in said:
-                self.progress = (said['progress'], said['text'])
-
-    def _drain(self) -> None:
-        for line in self._process.stderr:
-            self._stderr.append(line)
+    def _run(self, job: Job) -> None:
+        folder = Path(self._folder.name)
+        write_job(folder, job)
+        with open(folder / 'stderr.txt', 'w') as complaints:
+            with self._lock:
+                if self._closed:
+                    return
+                self._process = subprocess.Popen(
+                    [sys.executable, '-m', 'diffphyscam_ros.recalibrate.worker', str(folder)],
+                    stdout=subprocess.PIPE, stderr=complaints, text=True)
+        with self._process as process:
+            for line in process.stdout:
+                try:
+                    self._said |= json.loads(line)
+                except ValueError:   # a library's own print
+                    continue

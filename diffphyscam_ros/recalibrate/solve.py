@@ -1,6 +1,5 @@
 """One recalibration from start to finish: choose the source of truth, prepare, fit, judge."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,13 +10,15 @@ from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.geometry import invert, log_so3
 from diffphyscam_ros.recalibrate.job import Job, Twin
 from diffphyscam_ros.recalibrate.observation import (
-    check_pictures,
+    check_contents,
+    check_shapes,
     choose_views,
     paired,
     Picture,
     Trajectory,
 )
 from diffphyscam_ros.recalibrate.outcome import Outcome
+from diffphyscam_ros.recalibrate.progress import Progress, silent
 from diffphyscam_ros.recalibrate.target_mode import recalibrate_on_target, sees_target
 from diffphyscam_ros.recalibrate.twin import Priors, Render, Shot
 from diffphyscam_ros.recalibrate.twin_mode import recalibrate, TwinOptions
@@ -30,17 +31,13 @@ from diffphyscam_ros.scene.world import World
 _MOTION_SPAN = 0.04
 
 
-def solve(job: Job, *, progress: Callable[[float, str], None] = lambda share, text: None
-          ) -> Outcome:
+def solve(job: Job, *, progress: Progress = silent) -> Outcome:
     """Recalibrate; raises InputError with the cause where the frames cannot be used."""
     job = _with_exposure(job)
     options, camera = job.options, job.camera
-    check_pictures(job.pictures, camera.lens.size, camera.sensor.channels,
-                   min(options.frames, 6))
+    check_shapes(job.pictures, camera.lens.size, camera.sensor.channels, options.fewest)
+    check_contents(job.pictures)
     mode = options.mode
-    if mode == 'target' and not options.target:
-        raise InputError('recalibration.target is empty; name the board, for instance '
-                         'chessboard:9x6:0.025, or set recalibration.mode to twin.')
     if mode == 'auto':
         seen = bool(options.target) and sees_target(job.pictures, options.target)
         mode = 'target' if seen else 'twin'
@@ -82,25 +79,22 @@ def render_twin(scene: Scene, twin: Twin, T_world_base: list[Tensor]) -> Render:
 
 def _shot(picture: Picture, poses: Trajectory, T_base_optical: Tensor, exposure_time: float
           ) -> Shot:
-    middle = picture.stamp + 0.5e9 * float(exposure_time)
+    middle = picture.stamp + 0.5e9 * float(picture.exposure_time or exposure_time)
     span = 0.5e9 * _MOTION_SPAN
     before, after = (poses.at(middle + s) @ T_base_optical for s in (-span, span))
     pose = poses.at(middle) @ T_base_optical
     turn = log_so3(before[:3, :3].mT @ after[:3, :3])
     shift = pose[:3, :3].mT @ (after[:3, 3] - before[:3, 3])
     image = picture.image.astype(np.float32) / np.iinfo(picture.image.dtype).max
-    return Shot(image, pose, torch.cat([turn, shift]) / _MOTION_SPAN)
+    return Shot(image, pose, torch.cat([turn, shift]) / _MOTION_SPAN, picture.exposure_time)
 
 
 def _with_exposure(job: Job) -> Job:
-    """Take the exposure time that the camera tells; what is left to solve is the gain."""
-    if not job.exposures:
+    """Take the exposure times that the camera tells; what is left to solve is the gain."""
+    told = tuple(p for p in job.pictures if p.exposure_time is not None)
+    if not told:
         return job
-    if max(job.exposures) > 1.01 * min(job.exposures):
-        raise InputError(f'The exposure time went from {min(job.exposures):.3g} to '
-                         f'{max(job.exposures):.3g} s while gathering; switch auto-exposure off '
-                         'for the recalibration.')
     groups = tuple('gain' if g == 'exposure' else g for g in job.options.groups)
-    settings = replace(job.camera.settings, exposure_time=job.exposures[0])
-    return replace(job, camera=replace(job.camera, settings=settings),
+    settings = replace(job.camera.settings, exposure_time=told[-1].exposure_time)
+    return replace(job, camera=replace(job.camera, settings=settings), pictures=told,
                    options=replace(job.options, groups=groups))

@@ -22,8 +22,6 @@ from diffphyscam_ros.camera import PhysicalCamera
 from diffphyscam_ros.geometry import exp_so3, from_parts
 from diffphyscam_ros.recalibrate.alignment import (
     clipped,
-    correlation,
-    edges,
     expected,
     lens_jacobian,
     pose_jacobian,
@@ -37,6 +35,7 @@ from diffphyscam_ros.recalibrate.alignment import (
     wider,
 )
 from diffphyscam_ros.recalibrate.parameters import at_level, moved, Parameter
+from diffphyscam_ros.recalibrate.progress import Progress, silent
 
 #: Rendering the twin: (K (3, 3), (height, width), T_world_optical, view number) -> radiance, depth
 Render = Callable[[Tensor, tuple[int, int], Tensor, int], tuple[Tensor, Tensor]]
@@ -55,6 +54,15 @@ class Shot:
     """(4, 4) float64, in the middle of the exposure."""
     motion: Tensor
     """(6,) [rad/s], [m/s]: rotation and translation rate of the optical frame in its own axes."""
+    exposure_time: float | None = None
+    """[s], where the camera tells; else that of the camera that is fitted."""
+
+    def taken_by(self, camera: PhysicalCamera) -> PhysicalCamera:
+        """Return ``camera`` with the exposure of this shot."""
+        if self.exposure_time is None:
+            return camera
+        return replace(camera, settings=replace(camera.settings,
+                                                exposure_time=self.exposure_time))
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,7 @@ class TwinFit:
     def __init__(self, shots: Sequence[Shot], render: Render,
                  parameters: Sequence[Parameter], *, mount: bool = True,
                  time_offset: bool = True, priors: Priors | None = None,
-                 progress: Callable[[float, str], None] = lambda share, text: None) -> None:
+                 progress: Progress = silent) -> None:
         self.shots, self.render, self.parameters = list(shots), render, tuple(parameters)
         self.priors, self.progress = priors or Priors(), progress
         self.mount_free, self.offset_free = mount, time_offset
@@ -128,8 +136,8 @@ class TwinFit:
                 trial = self._stepped(state, equations, damping)
                 cost = self._cost(trial, pyramid, factor, equations.scale)
                 done += 1 / factor ** 2
-                self.progress(min(done / total, 0.99),
-                              f'level 1/{factor}, residual {equations.scale:.4f} DN')
+                self.progress(min(done / total, 0.99), f'comparing at 1/{factor} of the size',
+                              equations.scale)
                 if cost < equations.cost:
                     gain = 1 - cost / equations.cost
                     state, result, equations = trial, None, None
@@ -148,7 +156,7 @@ class TwinFit:
 
     def predict(self, state: State, view: int, factor: int) -> 'Prediction':
         """Render view number ``view`` and pass it through the camera, at 1/``factor`` size."""
-        camera = at_level(state.camera, factor)
+        camera = at_level(self.shots[view].taken_by(state.camera), factor)
         matrix, size = wider(camera)
         radiance, depth = self.render(matrix, size, self.pose(state, view), view)
         rendered = Rendered(radiance, depth, matrix)
@@ -176,7 +184,7 @@ class TwinFit:
         for number, (image, residual) in enumerate(zip(pyramid, residuals, strict=True)):
             weight = weights(residual, scale)
             cost += rho(residual, scale) * factor ** 2
-            jacobian = self._jacobian(state, number, predictions[number], factor)
+            jacobian = self._jacobian(state, number, image, predictions[number], factor)
             jacobian[:, clipped(image, predictions[number].image)] = 0
             jacobian = jacobian.reshape(len(jacobian), -1)
             weighted = jacobian * (weight.ravel() / scale ** 2 * factor ** 2)
@@ -191,16 +199,25 @@ class TwinFit:
             explained += float((np.abs(residual) < EXPLAINED * scale).mean())
         return Equations(shared, gradient, blocks, scores, cost, scale, explained / len(pyramid))
 
-    def _jacobian(self, state: State, view: int, prediction: 'Prediction', factor: int
-                  ) -> np.ndarray:
-        """Change of the image (P + 4 + 6, H, W, C): camera, mount, time offset, own pose."""
+    def _jacobian(self, state: State, view: int, image: np.ndarray, prediction: 'Prediction',
+                  factor: int) -> np.ndarray:
+        """
+        Change of the image (P + 4 + 6, H, W, C): camera, mount, time offset, own pose.
+
+        The slope is the mean of the prediction's and the picture's, which makes the steps second
+        order (Benhimane and Malis, 2004); at full size the picture's is mostly noise.
+        """
         base, rendered, rows = prediction.image, prediction.rendered, []
-        now = at_level(state.camera, factor)
-        at = slopes(base, now, rendered)
+        camera = self.shots[view].taken_by(state.camera)
+        now = at_level(camera, factor)
+        at = slopes((base + image) / 2 if factor > 1 else base, now, rendered)
         for parameter in self.parameters:
-            camera = at_level(parameter.move(state.camera, parameter.step), factor)
-            change = lens_jacobian(at, camera, rendered) if parameter.geometric \
-                else expected(camera, rendered) - base
+            if not parameter.visible_at(factor):
+                rows.append(np.zeros_like(base))
+                continue
+            other = at_level(parameter.move(camera, parameter.step), factor)
+            change = lens_jacobian(at, other, rendered) if parameter.geometric \
+                else expected(other, rendered) - base
             rows.append((change / parameter.step).astype(np.float32))
         flow = pose_jacobian(at, now, rendered)
         motion = self.shots[view].motion.numpy().astype(np.float32)
@@ -224,6 +241,9 @@ class TwinFit:
     def _stepped(self, state: State, equations: 'Equations', damping: float) -> State:
         step, own = arrow.solve(equations.shared, equations.gradient, equations.blocks, damping)
         count = len(self.parameters)
+        # Further away than its prior, the slope of a parameter means nothing.
+        reach = np.array([p.prior for p in self.parameters])
+        step[:count] = step[:count].clip(-reach, reach)
         return replace(state, camera=moved(state.camera, self.parameters, step[:count]),
                        moved=state.moved + step[:count], mount=state.mount + step[count:count + 3],
                        time_offset=state.time_offset + float(step[count + 3]),
@@ -278,24 +298,3 @@ class Equations:
     cost: float
     scale: float
     explained: float
-
-
-def find_time_offset(problem: TwinFit, camera: PhysicalCamera, *, reach: float = 0.5,
-                     step: float = 0.025, factor: int = 8) -> tuple[float, float]:
-    """
-    Offset [s] of the pose clock at which the twin looks most like the pictures, and how much.
-
-    The likeness is the correlation of image gradients, blind to exposure and response.
-    """
-    offsets = np.arange(-round(reach / step), round(reach / step) + 1) * step
-    views = range(0, len(problem.shots), max(len(problem.shots) // 6, 1))
-    pyramid = {v: edges(shrink(problem.shots[v].image, factor)) for v in views}
-    likeness = []
-    for offset in offsets:
-        state = State(camera, poses=np.zeros((len(problem.shots), 6)), time_offset=float(offset))
-        scores = [correlation(pyramid[v], edges(problem.predict(state, v, factor).image))
-                  for v in views]
-        likeness.append(float(np.mean(scores)))
-    best = int(np.argmax(likeness))
-    at_rest = max(float(problem.shots[v].motion.norm()) for v in views) < 1e-3
-    return (0.0 if at_rest else float(offsets[best])), likeness[best]

@@ -1,6 +1,6 @@
 """Twin mode: refuse, fit, measure noise, and judge on frames that the fit has not seen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,10 +13,12 @@ from diffphyscam_ros.recalibrate import residual_noise
 from diffphyscam_ros.recalibrate.alignment import MODEL_ERROR
 from diffphyscam_ros.recalibrate.outcome import Change, judge, Outcome, verdict
 from diffphyscam_ros.recalibrate.parameters import candidates, choose
+from diffphyscam_ros.recalibrate.progress import Progress, silent
+from diffphyscam_ros.recalibrate.time_offset import find_time_offset
 from diffphyscam_ros.recalibrate.twin import (
     EXPLAINED,
-    find_time_offset,
     Fit,
+    Prediction,
     Priors,
     Render,
     Shot,
@@ -25,7 +27,7 @@ from diffphyscam_ros.recalibrate.twin import (
 )
 
 #: Correlation of image gradients below which the twin cannot be what the camera looks at.
-LEAST_LIKENESS = 0.30
+LEAST_LIKENESS = 0.45
 #: Share of pixels that the twin must explain after the fit.
 LEAST_EXPLAINED = 0.35
 #: [s] beyond it the clocks are wrong, not late.
@@ -40,15 +42,15 @@ class TwinOptions:
                                'colour', 'focus', 'blur', 'noise', 'mount')
     time_offset: bool = True
     priors: Priors = Priors()
-    coarse: tuple[tuple[int, int], ...] = ((8, 8), (4, 4))
+    coarse: tuple[tuple[int, int], ...] = ((8, 8), (4, 10))
     """(pixel size, most iterations) of the levels that every candidate goes through, ..."""
-    fine: tuple[tuple[int, int], ...] = ((2, 3), (1, 2))
+    fine: tuple[tuple[int, int], ...] = ((2, 6), (1, 2))
     """... and of those that only the best one does."""
 
 
 def recalibrate(shots: Sequence[Shot], render: Render, camera: PhysicalCamera,
                 options: TwinOptions = TwinOptions(), *,
-                progress: Callable[[float, str], None] = lambda share, text: None) -> Outcome:
+                progress: Progress = silent) -> Outcome:
     """Fit ``camera`` to ``shots``; a sentence (InputError) names what makes that impossible."""
     held_out = [i for i in range(len(shots)) if i % 4 == 2]
     fitted = [i for i in range(len(shots)) if i % 4 != 2]
@@ -58,7 +60,7 @@ def recalibrate(shots: Sequence[Shot], render: Render, camera: PhysicalCamera,
     def problem_of(start: PhysicalCamera) -> TwinFit:
         return TwinFit(*taught, choose(options.groups, start), mount='mount' in options.groups,
                        time_offset=options.time_offset, priors=options.priors,
-                       progress=lambda share, text: progress(0.1 + 0.7 * share, text))
+                       progress=lambda share, *what: progress(0.1 + 0.7 * share, *what))
     progress(0.02, 'looking for the time offset')
     offset, likeness = find_time_offset(problem_of(starts[0]), starts[0])
     if likeness < LEAST_LIKENESS:
@@ -68,11 +70,11 @@ def recalibrate(shots: Sequence[Shot], render: Render, camera: PhysicalCamera,
     if abs(offset) > LARGEST_OFFSET:
         raise InputError(f'The clocks of camera and poses are {abs(offset):.2f} s apart; '
                          'synchronise them, or correct the stamps.')
+    # A smaller offset may as well be a turned mount or another principal point: the fit will see.
     attempts = []
     for start in starts:
         problem = problem_of(start)
-        attempts.append((problem, problem.fit(problem.start(start, time_offset=offset),
-                                              levels=options.coarse)))
+        attempts.append((problem, problem.fit(problem.start(start), levels=options.coarse)))
     problem, fit = min(attempts, key=lambda attempt: attempt[1].scale)
     parameters = problem.parameters
     fit = problem.fit(fit.state, levels=options.fine)
@@ -99,7 +101,7 @@ def recalibrate(shots: Sequence[Shot], render: Render, camera: PhysicalCamera,
                                             max(after.scale, MODEL_ERROR))
     return Outcome(mode='twin', camera=new, frames=len(fitted), held_out=len(held_out),
                    loss_before=loss_before, loss_after=loss_after, significant=better,
-                   psnr_before=before.psnr, psnr_after=after.psnr,
+                   psnr_before=before.psnr, psnr_after=after.psnr, psnr_limit=after.limit,
                    explained=fit.explained, changes=_changes(camera, fit, noise),
                    mount=tuple(fit.state.mount.tolist()),
                    mount_sigma=tuple(fit.sigma[len(parameters):len(parameters) + 3].tolist()),
@@ -114,6 +116,8 @@ class HeldOut:
     scale: float
     psnr: float
     """[dB] over the pixels that the twin explains."""
+    limit: float
+    """[dB] that the camera's own noise would leave there."""
 
 
 def _held_out(shots: list[Shot], render: Render, camera: PhysicalCamera, priors: Priors
@@ -121,12 +125,30 @@ def _held_out(shots: list[Shot], render: Render, camera: PhysicalCamera, priors:
     """Let only the frames' own poses settle, for old and new camera alike, then compare."""
     problem = TwinFit(shots, render, (), mount=False, time_offset=False, priors=priors)
     fit = problem.fit(problem.start(camera), levels=((4, 3), (2, 2)))
-    residuals = [shot.image - problem.predict(fit.state, v, 1).image
-                 for v, shot in enumerate(shots)]
-    magnitude = np.concatenate([np.abs(r.ravel()[::3]) for r in residuals])
-    scale = 1.4826 * float(np.median(magnitude))
-    inside = magnitude[magnitude < EXPLAINED * max(scale, MODEL_ERROR)]
-    return HeldOut(residuals, scale, -10 * float(np.log10(np.mean(inside ** 2) + 1e-12)))
+    residuals, noises = [], []
+    for view, shot in enumerate(shots):
+        prediction = problem.predict(fit.state, view, 1)
+        residuals.append(shot.image - prediction.image)
+        noises.append(_noise(shot.taken_by(camera), prediction, view))
+    residual, noise = (np.concatenate([r.ravel()[::3] for r in images])
+                       for images in (residuals, noises))
+    scale = 1.4826 * float(np.median(np.abs(residual)))
+    inside = np.abs(residual) < EXPLAINED * max(scale, MODEL_ERROR)
+    return HeldOut(residuals, scale, _decibel(residual[inside]), _decibel(noise[inside]))
+
+
+def _noise(camera: PhysicalCamera, prediction: Prediction, seed: int) -> np.ndarray:
+    """Draw the noise (H, W, C) [DN] that ``camera`` would add to a prediction."""
+    noisy = replace(camera, sensor=replace(camera.sensor, noise=True))
+    seen = prediction.rendered
+    image = noisy.sample(seen.radiance, seen.depth, render_matrix=seen.matrix,
+                         generator=torch.Generator().manual_seed(seed))
+    return image.numpy().astype(np.float32) / camera.sensor.levels - prediction.image
+
+
+def _decibel(error: np.ndarray) -> float:
+    """PSNR [dB] of errors [DN]."""
+    return -10 * float(np.log10(np.mean(error ** 2) + 1e-12))
 
 
 def _corrected(shot: Shot, state: State) -> Shot:
