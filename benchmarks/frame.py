@@ -89,6 +89,7 @@ def publisher():
     os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 101)))
     from diffphyscam_ros.nodes.options import LiveOptions
     from diffphyscam_ros.nodes.publishers import CameraPublishers
+    from diffphyscam_ros.nodes.qos import OverridableNode
     process = subprocess.Popen(
         [sys.executable, '-m', 'diffphyscam_ros.nodes.recorder', '--topic', 'camera/image_raw',
          'sensor_msgs/msg/Image', '--topic', 'camera/camera_info', 'sensor_msgs/msg/CameraInfo'],
@@ -96,7 +97,7 @@ def publisher():
     rclpy.init()
     try:
         process.stdout.readline()
-        node = rclpy.create_node('benchmark')
+        node = OverridableNode('benchmark')
         camera = CameraPublishers(node, 'camera', 'camera_optical_frame', lambda stamp: stamp,
                                   LiveOptions)
         while not (camera.image.get_subscription_count() and camera.info.get_subscription_count()):
