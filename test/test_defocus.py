@@ -254,6 +254,7 @@ def test_threads_do_not_change_a_bit():
     ({'depth': torch.full((10, 13), float('nan')).double()}, 'not positive'),
     ({'depth': torch.ones(9, 13).double()}, 'shape'),
     ({'depth': torch.ones(10, 13)}, 'float32'),
+    ({'f_number': 1e-200, 'pixel_pitch': 1e-200}, 'too large'),
 ])
 def test_bad_input_gets_a_sentence(change, words):
     radiance, depth = scene()

@@ -119,6 +119,8 @@ def _place(depth, infinity, focus_distance, dead_zone, moments, table, border, p
         for x in range(width):
             fine &= source[x] > 0
         positive[row] = fine
+        if not fine:                         # NaN has no place in the table
+            continue
         for x in range(width):
             circle = _circle_kernel(max(source[x], _NEAREST), infinity, focus_distance)
             radius[x] = min(max(circle, -_WIDEST), _WIDEST) * _HALF

@@ -59,6 +59,9 @@ def defocus(radiance: Tensor, depth: Tensor, *, focal_length, f_number, focus_di
         raise InputError('focus_distance is not greater than focal_length; a lens focuses only '
                          'beyond its focal length, so pass focus_distance > focal_length [m].')
     infinity = circle_at_infinity(f, N, U, C, a)
+    if not bool(infinity.isfinite().all()):
+        raise InputError('The circle of confusion is too large a number; pass a focus_distance '
+                         'further from the focal_length, or a greater f_number or pixel_pitch.')
     if not batch:
         return _blur_one(radiance, depth, infinity, U, b, psf)
     count = batch.numel()
