@@ -1,6 +1,6 @@
 """Write a calibration: camera_info.yaml, camera.yaml, result.json, pcalib.txt, vignette.png."""
 
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 import json
 from pathlib import Path
 
@@ -43,10 +43,10 @@ def camera_info(result: Result) -> calibration.CalibrationFile:
     height, width = result.geometry.size
     values, _ = judge.intrinsics(result)
     fx, fy, cx, cy = values[:4].tolist()
-    return calibration.CalibrationFile(
+    return _rounded(calibration.CalibrationFile(
         width=width, height=height, distortion_model=result.geometry.model,
         d=tuple(values[4:].tolist()), k=(fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0),
-        camera_name=result.options.camera_name)
+        camera_name=result.options.camera_name))
 
 
 def camera(result: Result) -> PhysicalCamera:
@@ -63,7 +63,7 @@ def camera(result: Result) -> PhysicalCamera:
     settings = Settings(focal_length=focal)
     fit = result.fit
     if fit is None:
-        return PhysicalCamera(lens, sensor, settings)
+        return _rounded(PhysicalCamera(lens, sensor, settings))
     lens = replace(lens, residual_blur=fit.value('residual_blur'),
                    vignetting_polynomial=judge.polynomial(result))
     if result.defocus_seen:
@@ -78,7 +78,7 @@ def camera(result: Result) -> PhysicalCamera:
     efficiency = np.array(sensor.quantum_efficiency)[1] * np.array(result.channel_gains)
     if len(efficiency) == 3:
         sensor = replace(sensor, quantum_efficiency=tuple(float(v) for v in efficiency))
-    return PhysicalCamera(lens, _scale_light(result, sensor, settings), settings)
+    return _rounded(PhysicalCamera(lens, _scale_light(result, sensor, settings), settings))
 
 
 def summary(result: Result) -> dict:
@@ -122,7 +122,7 @@ def summary(result: Result) -> dict:
     }
     if result.fit is not None:
         out['curves'] = curves(result)
-    return out
+    return _rounded(out)
 
 
 def curves(result: Result) -> dict:
@@ -196,6 +196,24 @@ def _scale_light(result: Result, sensor: Sensor, settings: Settings) -> Sensor:
                       else torch.atleast_1d(per_radiance)[min(1, per_radiance.numel() - 1)])
     wanted = signal / float(sensor.response_gain)
     return replace(sensor, scene_illuminance=float(sensor.scene_illuminance) * wanted / collected)
+
+
+def _rounded(value):
+    """
+    Round every float to ten digits: the next ones depend on where the arrays lay in memory.
+
+    Vectorised sums begin where an array is aligned, so that two runs differ in the last bits.
+    """
+    if isinstance(value, float):
+        return float(f'{value:.10g}')
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_rounded(v) for v in value)
+    if is_dataclass(value):
+        return replace(value, **{f.name: _rounded(getattr(value, f.name))
+                                 for f in fields(value)})
+    return value
 
 
 def _plain(value):
