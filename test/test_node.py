@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs rclpy (a ROS 2 install or its wheels)')
 cv2 = pytest.importorskip('cv2')
 
-from geometry_msgs.msg import Twist, TwistStamped  # noqa: E402
+from geometry_msgs.msg import Twist  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically  # noqa: E402
@@ -21,7 +21,14 @@ from ros_support import (  # noqa: E402
     write_inputs,  # noqa: E402
 )
 from rosgraph_msgs.msg import Clock  # noqa: E402
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, PointCloud2  # noqa: E402
+from sensor_msgs.msg import (  # noqa: E402
+    CameraInfo,
+    CompressedImage,
+    Image,
+    JointState,
+    PointCloud2,
+    PointField,
+)
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from diffphyscam_ros.geometry import invert, transform  # noqa: E402
@@ -123,6 +130,71 @@ def test_compressed_depth_points_and_their_info(listener):
     assert cloud[59, 81, 2] == pytest.approx(1.15, abs=0.03) and abs(cloud[59, 81, 0]) < 0.02
 
 
+def test_a_costmap_can_use_the_points(listener, inputs):
+    """Frame, NaN for nothing, no infinity, the ground on the ground; ranges as in REP 117."""
+    depth = listener.subscribe(Image, 'camera/depth/image')
+    points = listener.subscribe(PointCloud2, 'camera/points')
+    listener.wait(lambda: depth and points)
+    cloud = points[-1]
+    assert cloud.header.frame_id == 'camera_optical_frame' and not cloud.is_bigendian
+    assert [(f.name, f.offset, f.datatype) for f in cloud.fields] == [
+        (n, 4 * i, PointField.FLOAT32) for i, n in enumerate('xyz')]
+    assert (cloud.point_step, cloud.row_step) == (12, 12 * cloud.width)
+    values = np.frombuffer(cloud.data, np.float32).reshape(-1, 3).astype(float)
+    known = np.isfinite(values).all(-1)
+    assert np.isnan(values[~known]).all() and cloud.is_dense == bool(known.all())
+    assert values[known, 2].min() >= 0.1 and values[known, 2].max() <= 30.0
+    with World.load(inputs['scene']) as world:
+        T_world_optical = world.T_world_optical('camera').numpy()
+    eye = T_world_optical[:3, 3]
+    seen = values[known] @ T_world_optical[:3, :3].T + eye
+    with np.errstate(divide='ignore'):
+        hit = eye + (seen - eye) * (eye[2] / (eye[2] - seen[:, 2]))[:, None]
+    # Rays that meet the ground before anything else does, and pass the board.
+    ground = (seen[:, 0] > 1.6) & (hit[:, 0] > 1.6) & (hit[:, 0] < 4) & (np.abs(hit[:, 1]) < 2)
+    # Depth is the nearest rendered sample: half a pixel beside the ray, z / 2 f of height.
+    assert ground.sum() > 50
+    assert np.abs(seen[ground, 2]).max() < 4 / (2 * 476) + 0.002
+    assert _set(listener, depth_range_min=1.15, depth_range_max=2.0).successful
+    now = nanoseconds(depth[-1].header.stamp)
+    try:
+        listener.wait(lambda: min(nanoseconds(m[-1].header.stamp) for m in (depth, points))
+                      > now + 2e8)
+    finally:
+        assert _set(listener, depth_range_min=0.1, depth_range_max=30.0).successful
+    image, cloud = pixels_from_message(depth[-1]), np.frombuffer(points[-1].data, np.float32)
+    assert (image == -np.inf).sum() > 1000 and (image == np.inf).sum() > 1000
+    rest = image[np.isfinite(image)]
+    assert rest.min() >= 1.15 and rest.max() <= 2.0 and not np.isnan(image).any()
+    assert not np.isinf(cloud).any() and np.nanmin(cloud[2::3]) >= 1.15
+    assert np.nanmax(cloud[2::3]) <= 2.0
+
+
+def test_every_image_has_its_camera_info(listener):
+    images = listener.subscribe(Image, 'camera/image_raw')
+    infos = listener.subscribe(CameraInfo, 'camera/camera_info')
+    listener.wait(lambda: len(images) > 10 and len(infos) > 10)
+    headers = {nanoseconds(m.header.stamp): m.header for m in infos}
+    first = max(nanoseconds(m[0].header.stamp) for m in (images, infos))
+    last = min(nanoseconds(m[-1].header.stamp) for m in (images, infos))
+    inside = [m for m in images if first <= nanoseconds(m.header.stamp) <= last]
+    assert len(inside) > 5
+    assert all(m.header == headers[nanoseconds(m.header.stamp)] for m in inside)
+
+
+def test_an_exact_time_synchroniser_pairs_every_image(listener):
+    filters = pytest.importorskip('message_filters', reason='message_filters is not installed')
+    pairs, images = [], []
+    sides = [filters.Subscriber(listener.node, kind, topic) for kind, topic in (
+        (Image, 'camera/image_raw'), (CameraInfo, 'camera/camera_info'))]
+    sides[0].registerCallback(images.append)
+    synchroniser = filters.TimeSynchronizer(sides, 10)
+    synchroniser.registerCallback(lambda *pair: pairs.append(pair))
+    listener.wait(lambda: len(images) > 12)
+    assert len(pairs) >= len(images) - 2          # at most the first and the last are alone
+    assert all(a.header == b.header for a, b in pairs)
+
+
 def test_controls_change_live_and_show_in_the_very_next_frame(listener):
     images = listener.subscribe(Image, 'camera/image_raw')
     listener.wait(lambda: images)
@@ -169,8 +241,6 @@ def test_it_drives_and_stops_and_shrugs_off_nonsense(listener):
         bad = Twist()
         bad.linear.x, bad.angular.z = linear, angular
         commands.publish(bad)
-    stamped = listener.node.create_publisher(TwistStamped, 'cmd_vel', 10)   # of another type
-    stamped.publish(TwistStamped(twist=bad))
     listener.spin(0.3)
     assert abs(odometry[-1].twist.twist.linear.x) < 0.01
     good = Twist()

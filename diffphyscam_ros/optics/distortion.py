@@ -9,8 +9,10 @@ References: Brown 1966 (radial and decentring terms); Kannala and Brandt, A gene
 for fish-eye lenses, PAMI 2006, eq. 6; OpenCV calib3d for order and sign of the coefficients.
 """
 
+from collections.abc import Sequence
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -91,6 +93,19 @@ def project_equidistant(rays: Tensor, coefficients: Tensor) -> Tensor:
     return torch.stack([x * scale, y * scale], -1)
 
 
+def jacobian(points: Tensor, model: str, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+    """Derivatives (N, 2), (N, 2) of distorted x and of y by the undistorted points (N, 2)."""
+    if model != 'equidistant':
+        a, b, d = rational_jacobian(*points.unbind(-1), *_padded(coefficients))
+        return torch.stack([a, b], -1), torch.stack([b, d], -1)
+    with torch.enable_grad():
+        points = points.detach().requires_grad_()
+        x, y = distort(points, model, coefficients).unbind(-1)
+        dx, = torch.autograd.grad(x.sum(), points, retain_graph=True)
+        dy, = torch.autograd.grad(y.sum(), points)
+    return dx, dy
+
+
 def undistort(points: Tensor, model: str, coefficients: Tensor) -> Tensor:
     """
     Invert :func:`distort` for points (*batch, 2); implicit gradients in points and coefficients.
@@ -152,14 +167,12 @@ def monotonic_range(model: str, coefficients) -> float:
         return min([math.pi] + [math.sqrt(t) for t in _positive_roots(
             [9 * k[3], 7 * k[2], 5 * k[1], 3 * k[0], 1])])
     k1, k2, _, _, k3, k4, k5, k6 = k + [0.0] * (8 - len(k))
-    above = torch.tensor([k3, k2, k1, 1], dtype=torch.float64)
-    below = torch.tensor([k6, k5, k4, 1], dtype=torch.float64)
-    power = torch.tensor([3, 2, 1, 0], dtype=torch.float64)
+    above, below, power = np.array([[k3, k2, k1, 1], [k6, k5, k4, 1], [3, 2, 1, 0]], np.float64)
     # d(r A/B)/dr = (A B + 2 r2 (A' B - A B')) / B^2, a polynomial in r2 over B^2;
     # r2 A' has the coefficients power * A.
-    numerator = _product(above, below) + 2 * (_product(power * above, below)
-                                              - _product(above, power * below))
-    roots = _positive_roots(numerator.tolist()) + _positive_roots(below.tolist())
+    numerator = np.convolve(above, below) + 2 * (np.convolve(power * above, below)
+                                                 - np.convolve(above, power * below))
+    roots = _positive_roots(numerator) + _positive_roots(below)
     return min([math.inf] + [math.sqrt(t) for t in roots])
 
 
@@ -168,24 +181,9 @@ def _padded(coefficients: Tensor) -> list[Tensor]:
     return k + [torch.zeros_like(k[0])] * (8 - len(k))
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    out = a.new_zeros(len(a) + len(b) - 1)
-    for i, value in enumerate(a):
-        out[i:i + len(b)] += value * b
-    return out
-
-
-def _positive_roots(polynomial: list[float]) -> list[float]:
-    """Real roots > 0, highest power first, from the companion matrix's eigenvalues."""
-    while len(polynomial) > 1 and polynomial[0] == 0:
-        polynomial = polynomial[1:]
-    n = len(polynomial) - 1
-    if n < 1:
-        return []
-    companion = torch.zeros(n, n, dtype=torch.float64)
-    companion[0] = -torch.tensor(polynomial[1:], dtype=torch.float64) / polynomial[0]
-    companion[range(1, n), range(n - 1)] = 1
-    return [r.real for r in torch.linalg.eigvals(companion).tolist()
+def _positive_roots(polynomial: Sequence[float]) -> list[float]:
+    """Real roots > 0, highest power first."""
+    return [float(r.real) for r in np.roots(polynomial)
             if abs(r.imag) < 1e-9 * max(1, abs(r)) and r.real > 1e-12]
 
 

@@ -191,11 +191,7 @@ def _render_view(numbers, model, coefficients, size, oversampling):
             'curve turns back; pass coefficients that are one-to-one over the whole image and a '
             'field of view below 150 degrees.')
     # How many image pixels a step in the pinhole plane makes, in the direction that makes most.
-    with torch.enable_grad():
-        points = flat.reshape(-1, 2).requires_grad_()
-        mapped = distortion.distort(points, model, k)
-        dx = torch.autograd.grad(mapped[:, 0].sum(), points, retain_graph=True)[0]
-        dy = torch.autograd.grad(mapped[:, 1].sum(), points)[0]
+    dx, dy = distortion.jacobian(flat.reshape(-1, 2), model, k)
     scale = _stretch(dx * fx, dy * fy).max().item()
     focal = oversampling * scale
     low, high = flat.amin((0, 1)), flat.amax((0, 1))
