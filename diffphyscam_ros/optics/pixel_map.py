@@ -23,6 +23,9 @@ from diffphyscam_ros.optics.distortion import (
     solve_rational,
 )
 
+#: Rows of a band: two of them are solved, the others are continued from those above.
+BAND = 32
+
 
 def pixel_map(intrinsics: Tensor, model: str, coefficients: Tensor, size: tuple[int, int],
               render_matrix: Tensor) -> Tensor:
@@ -79,48 +82,76 @@ class _PixelMap(torch.autograd.Function):
                 None, None, None)
 
 
-@kernel
 def _map_forward(lens, k, equidistant, render, position):
-    fx, fy, cx, cy = lens
-    for v in numba.prange(position.shape[0]):
-        x = y = before_x = before_y = np.nan
-        for u in range(position.shape[1]):
-            xd, yd = (u - cx) / fx, (v - cy) / fy
-            if equidistant:
-                radius = math.sqrt(xd * xd + yd * yd)
-                theta = solve_equidistant(radius, k[0], k[1], k[2], k[3])
-                scale = math.tan(theta) / radius if radius > 1e-8 else 1.0
-                if theta >= 0.5 * math.pi:
-                    scale = np.nan
-                x, y = xd * scale, yd * scale
-            else:
-                if u >= 2 and math.isfinite(x + before_x):
-                    # The two neighbours' solutions, continued, and one step of Newton: its
-                    # length squared is the error that is left.
-                    x, before_x = x + (x - before_x), x
-                    y, before_y = y + (y - before_y), y
-                    gx, gy = rational_kernel(x, y, k[0], k[1], k[2], k[3], k[4], k[5], k[6],
-                                             k[7])
-                    a, b, d = rational_jacobian_kernel(x, y, k[0], k[1], k[2], k[3], k[4], k[5],
-                                                       k[6], k[7])
-                    scale = 1 / (a * d - b * b)
-                    sx = (d * (gx - xd) - b * (gy - yd)) * scale
-                    sy = (a * (gy - yd) - b * (gx - xd)) * scale
-                    x, y = x - sx, y - sy
-                    if not (abs(sx) + abs(sy) < 1e-5 and scale > 0 and a > 0):
-                        x, y = solve_rational(xd, yd, xd, yd, k[0], k[1], k[2], k[3], k[4], k[5],
-                                              k[6], k[7])
-                else:
-                    before_x, before_y = x, y
-                    x, y = solve_rational(xd, yd, xd, yd, k[0], k[1], k[2], k[3], k[4], k[5],
-                                          k[6], k[7])
-            position[v, u, 0] = x * render[0] + render[2]
-            position[v, u, 1] = y * render[1] + render[3]
+    (_equidistant_forward if equidistant else _rational_forward)(lens, k, render, position)
 
 
-@kernel
 def _map_backward(lens, k, equidistant, render, position, grad, partial):
     """Row sums of the gradient in fx, fy, cx, cy and the coefficients: partial (H, 12)."""
+    (_equidistant_backward if equidistant else _rational_backward)(lens, k, render, position,
+                                                                   grad, partial)
+
+
+@kernel
+def _equidistant_forward(lens, k, render, position):
+    fx, fy, cx, cy = lens
+    for v in numba.prange(position.shape[0]):
+        for u in range(position.shape[1]):
+            xd, yd = (u - cx) / fx, (v - cy) / fy
+            radius = math.sqrt(xd * xd + yd * yd)
+            theta = solve_equidistant(radius, k[0], k[1], k[2], k[3])
+            scale = math.tan(theta) / radius if radius > 1e-8 else 1.0
+            if theta >= 0.5 * math.pi:
+                scale = np.nan
+            position[v, u, 0] = xd * scale * render[0] + render[2]
+            position[v, u, 1] = yd * scale * render[1] + render[3]
+
+
+@kernel
+def _rational_forward(lens, k, render, position):
+    """
+    Bands of rows: the first two are solved, each next one is continued from two above it.
+
+    A continued row takes one step of Newton's method, all columns at once; the step's length
+    squared is the error that is left. Columns where it is too long are solved.
+    """
+    height, width = position.shape[:2]
+    fx, fy, cx, cy = lens
+    k1, k2, p1, p2, k3, k4, k5, k6 = k
+    for band in numba.prange((height + BAND - 1) // BAND):
+        first = band * BAND
+        x, y = np.empty(width), np.empty(width)
+        before_x, before_y = np.empty(width), np.empty(width)
+        for v in range(first, min(first + BAND, height)):
+            yd = (v - cy) / fy
+            if v - first >= 2:
+                for u in range(width):
+                    xd = (u - cx) / fx
+                    gx, gy = 2 * x[u] - before_x[u], 2 * y[u] - before_y[u]
+                    hx, hy = rational_kernel(gx, gy, k1, k2, p1, p2, k3, k4, k5, k6)
+                    a, b, d = rational_jacobian_kernel(gx, gy, k1, k2, p1, p2, k3, k4, k5, k6)
+                    scale = 1 / (a * d - b * b)
+                    sx = (d * (hx - xd) - b * (hy - yd)) * scale
+                    sy = (a * (hy - yd) - b * (hx - xd)) * scale
+                    good = (abs(sx) + abs(sy) < 1e-5) & (scale > 0) & (a > 0)
+                    before_x[u], before_y[u] = x[u], y[u]
+                    x[u] = gx - sx if good else np.nan
+                    y[u] = gy - sy
+            else:
+                for u in range(width):
+                    before_x[u], before_y[u] = x[u], y[u]
+                    x[u] = np.nan
+            for u in range(width):
+                if not math.isfinite(x[u]):
+                    xd = (u - cx) / fx
+                    x[u], y[u] = solve_rational(xd, yd, xd, yd, k1, k2, p1, p2, k3, k4, k5, k6)
+            for u in range(width):
+                position[v, u, 0] = x[u] * render[0] + render[2]
+                position[v, u, 1] = y[u] * render[1] + render[3]
+
+
+@kernel
+def _equidistant_backward(lens, k, render, position, grad, partial):
     fx, fy, cx, cy = lens
     for v in numba.prange(position.shape[0]):
         sums = np.zeros(12)
@@ -129,43 +160,61 @@ def _map_backward(lens, k, equidistant, render, position, grad, partial):
             xd, yd = (u - cx) / fx, (v - cy) / fy
             x = (position[v, u, 0] - render[2]) / render[0]
             y = (position[v, u, 1] - render[3]) / render[1]
-            if equidistant:
-                radius = math.sqrt(xd * xd + yd * yd)
-                if radius < 1e-8:
-                    lx, ly = gx, gy
-                else:
-                    mx, my = xd / radius, yd / radius
-                    flat = math.sqrt(x * x + y * y)             # tan(theta)
-                    theta = math.atan(flat)
-                    radial = ((gx * mx + gy * my) * (1 + flat * flat)
-                              / equidistant_slope_kernel(theta, k[0], k[1], k[2], k[3]))
-                    around = (gy * mx - gx * my) * flat / radius
-                    lx, ly = radial * mx - around * my, radial * my + around * mx
-                    t2 = theta * theta
-                    power = -radial * theta * t2
-                    for i in range(4):
-                        sums[4 + i] += power
-                        power *= t2
+            radius = math.sqrt(xd * xd + yd * yd)
+            if radius < 1e-8:
+                lx, ly = gx, gy
             else:
-                a, b, d = rational_jacobian_kernel(x, y, k[0], k[1], k[2], k[3], k[4], k[5],
-                                                   k[6], k[7])
-                det = a * d - b * b
-                lx, ly = (d * gx - b * gy) / det, (a * gy - b * gx) / det
-                r2 = x * x + y * y
-                below = 1 + r2 * (k[5] + r2 * (k[6] + r2 * k[7]))
-                radial = (1 + r2 * (k[0] + r2 * (k[1] + r2 * k[4]))) / below
-                along = -(lx * x + ly * y) * r2 / below
-                sums[4] += along
-                sums[5] += along * r2
-                sums[8] += along * r2 * r2
-                sums[6] -= lx * 2 * x * y + ly * (r2 + 2 * y * y)
-                sums[7] -= lx * (r2 + 2 * x * x) + ly * 2 * x * y
-                along *= -radial
-                sums[9] += along
-                sums[10] += along * r2
-                sums[11] += along * r2 * r2
+                mx, my = xd / radius, yd / radius
+                flat = math.sqrt(x * x + y * y)             # tan(theta)
+                theta = math.atan(flat)
+                radial = ((gx * mx + gy * my) * (1 + flat * flat)
+                          / equidistant_slope_kernel(theta, k[0], k[1], k[2], k[3]))
+                around = (gy * mx - gx * my) * flat / radius
+                lx, ly = radial * mx - around * my, radial * my + around * mx
+                t2 = theta * theta
+                power = -radial * theta * t2
+                for i in range(4):
+                    sums[4 + i] += power
+                    power *= t2
             sums[0] -= lx * xd / fx
             sums[1] -= ly * yd / fy
             sums[2] -= lx / fx
             sums[3] -= ly / fy
         partial[v] = sums
+
+
+@kernel
+def _rational_backward(lens, k, render, position, grad, partial):
+    fx, fy, cx, cy = lens
+    k1, k2, p1, p2, k3, k4, k5, k6 = k
+    for v in numba.prange(position.shape[0]):
+        yd = (v - cy) / fy
+        s_fx, s_cx, s_cy = 0.0, 0.0, 0.0
+        s1, s2, s3, s4, s5, s6, t1, t2 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        for u in range(position.shape[1]):
+            gx, gy = grad[v, u, 0] * render[0], grad[v, u, 1] * render[1]
+            x = (position[v, u, 0] - render[2]) / render[0]
+            y = (position[v, u, 1] - render[3]) / render[1]
+            a, b, d = rational_jacobian_kernel(x, y, k1, k2, p1, p2, k3, k4, k5, k6)
+            inverse = 1 / (a * d - b * b)
+            lx, ly = (d * gx - b * gy) * inverse, (a * gy - b * gx) * inverse
+            r2 = x * x + y * y
+            below = 1 / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+            radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) * below
+            along = -(lx * x + ly * y) * r2 * below
+            s1 += along
+            s2 += along * r2
+            s3 += along * r2 * r2
+            t1 -= lx * 2 * x * y + ly * (r2 + 2 * y * y)
+            t2 -= lx * (r2 + 2 * x * x) + ly * 2 * x * y
+            along *= -radial
+            s4 += along
+            s5 += along * r2
+            s6 += along * r2 * r2
+            s_fx -= lx * (u - cx)
+            s_cx -= lx
+            s_cy -= ly
+        row = partial[v]
+        row[0], row[1], row[2], row[3] = s_fx / (fx * fx), s_cy * yd / fy, s_cx / fx, s_cy / fy
+        row[4], row[5], row[6], row[7] = s1, s2, t1, t2
+        row[8], row[9], row[10], row[11] = s3, s4, s5, s6

@@ -56,6 +56,7 @@ class _Expect(torch.autograd.Function):
                        _srgb_table() if srgb else np.zeros(0, np.float32))
         ctx.leak, ctx.image, ctx.shape = np.float32(leak), image, radiance.shape
         _forward(image.numpy(), *ctx.numbers, out.numpy())
+        ctx.dn = out
         return out.reshape(radiance.shape)
 
     @staticmethod
@@ -65,7 +66,9 @@ class _Expect(torch.autograd.Function):
         wants = ctx.needs_input_grad[0]
         out = torch.empty_like(image) if wants else image[:0]
         sums = np.zeros((image.shape[0], image.shape[1], _SUMS))
-        _backward(image.numpy(), grad.numpy(), *ctx.numbers, ctx.leak, out.numpy(), sums)
+        *numbers, lookup = ctx.numbers
+        _backward(image.numpy(), ctx.dn.numpy(), grad.numpy(), *numbers, bool(lookup.size),
+                  ctx.leak, out.numpy(), sums)
         total = torch.from_numpy(sums.sum(1)).float()
         return (out.reshape(ctx.shape) if wants else None, total[:, 0:3], total[:, 3:6],
                 total[:, 6].sum(), total[:, 10:19].reshape(-1, 3, 3), total[:, 7:10].sum(0),
@@ -103,46 +106,57 @@ def _forward(image, slope, dark, matrix, black, capacity, lookup, out):
 
 
 @kernel
-def _backward(image, grad, slope, dark, matrix, black, capacity, lookup, leak, out, sums):
+def _backward(image, dn, grad, slope, dark, matrix, black, capacity, srgb, leak, out, sums):
     """Sums per row: slope 3, dark 3, capacity 1, black level 3, matrix 9."""
     batch, height, width, _ = image.shape
-    zero, one, last = np.float32(0), np.float32(1), np.float32(lookup.size - 1)
+    zero, one = np.float32(0), np.float32(1)
     for task in numba.prange(batch * height):
         n, v = task // height, task % height
-        total = np.zeros(_SUMS)
-        light, gy = np.empty(3, np.float32), np.empty(3, np.float32)
-        for u in range(width):
-            for k in range(3):
-                light[k] = image[n, v, u, k] * slope[n, k] + dark[n, k]
-            r, g, b = min(light[0], capacity), min(light[1], capacity), min(light[2], capacity)
-            for c in range(3):
-                y = (matrix[n, c, 0] * r + matrix[n, c, 1] * g + matrix[n, c, 2] * b + black[c])
-                q = grad[n, v, u, c]
-                cut = min(max(y, zero), one)
-                if cut != y:
-                    q *= leak
-                if lookup.size:
+        back = np.empty((3, width), np.float32)       # into y, before the clip
+        electrons = np.empty((3, width), np.float32)
+        for k in range(3):
+            s, d = slope[n, k], dark[n, k]
+            for u in range(width):
+                electrons[k, u] = min(image[n, v, u, k] * s + d, capacity)
+        total = sums[n, v]
+        red, green, blue = electrons[0], electrons[1], electrons[2]
+        for c in range(3):
+            m0, m1, m2, black_c = matrix[n, c, 0], matrix[n, c, 1], matrix[n, c, 2], black[c]
+            row = back[c]
+            t, tr, tg, tb = zero, zero, zero, zero
+            for u in range(width):
+                y = m0 * red[u] + m1 * green[u] + m2 * blue[u] + black_c
+                q = grad[n, v, u, c] * (one if (y >= zero) & (y <= one) else leak)
+                if srgb:
                     # d/dy of 1.055 y^(1/2.4) - 0.055 from its own value
-                    if cut > np.float32(0.0031308):
-                        place = cut * last
-                        index = np.uint32(min(place, last - one))
-                        value = lookup[index] + (place - np.float32(index)) * (
-                            lookup[index + np.uint32(1)] - lookup[index])
-                        q *= (value + np.float32(0.055)) / (np.float32(2.4) * cut)
-                    else:
-                        q *= np.float32(12.92)
-                gy[c] = q
-                total[7 + c] += q
-                total[10 + 3 * c] += q * r
-                total[11 + 3 * c] += q * g
-                total[12 + 3 * c] += q * b
+                    bright = y > np.float32(0.0031308)
+                    below = min(y, one) if bright else one
+                    q *= ((dn[n, v, u, c] + np.float32(0.055)) / (np.float32(2.4) * below)
+                          if bright else np.float32(12.92))
+                row[u] = q
+                t += q
+                tr += q * red[u]
+                tg += q * green[u]
+                tb += q * blue[u]
+            total[7 + c] = t
+            total[10 + 3 * c], total[11 + 3 * c], total[12 + 3 * c] = tr, tg, tb
+        b0, b1, b2 = back[0], back[1], back[2]
+        for k in range(3):
+            m0, m1, m2 = matrix[n, 0, k], matrix[n, 1, k], matrix[n, 2, k]
+            s, d = slope[n, k], dark[n, k]
+            t_full, t_slope, t_dark = zero, zero, zero
+            for u in range(width):
+                light = image[n, v, u, k]
+                e = b0[u] * m0 + b1[u] * m1 + b2[u] * m2
+                full = light * s + d > capacity
+                t_full += e if full else zero
+                e *= leak if full else one
+                t_slope += e * light
+                t_dark += e
+                electrons[k, u] = e * s
+            total[6] += t_full
+            total[k], total[3 + k] = t_slope, t_dark
+        if out.size:
             for k in range(3):
-                e = gy[0] * matrix[n, 0, k] + gy[1] * matrix[n, 1, k] + gy[2] * matrix[n, 2, k]
-                if light[k] > capacity:
-                    total[6] += e
-                    e *= leak
-                total[k] += e * image[n, v, u, k]
-                total[3 + k] += e
-                if out.size:
-                    out[n, v, u, k] = e * slope[n, k]
-        sums[n, v] = total
+                for u in range(width):
+                    out[n, v, u, k] = electrons[k, u]
