@@ -69,10 +69,9 @@ def record(truth: independent.Truth, count: int, far: float) -> tuple[np.ndarray
     """Noisy frames (count, VERSIONS, H, W) and their exposure times [s]."""
     rng = np.random.default_rng(7)
     frames, exposures = [], []
-    for index, pose in enumerate(independent.poses(count, (0.2, 0.125), rng, truth,
-                                                   distances=(0.3, far))):
+    for pose in independent.poses(count, (0.2, 0.125), rng, truth, distances=(0.3, far)):
         gain = 0.9 / truth.white * rng.uniform(0.35, 1.0)
-        signal = independent.signal(truth, pose, gain=gain, seed=index, count=RAYS)
+        signal = independent.signal(truth, pose, gain=gain, lens_rays=RAYS)
         frames.append([independent.expose(truth, signal, rng) for _ in range(VERSIONS)])
         exposures.append(gain * EXPOSURE)
     return np.array(frames), np.array(exposures)

@@ -40,8 +40,9 @@ def square(side: float) -> Mesh:
 
 
 def world(occlusion: torch.Tensor | None, **lights) -> tuple[Scene, View]:
-    material = Material(torch.full((1, 1, 3), 0.6), torch.full((1, 1, 1), 0.4),
-                        torch.full((1, 1, 1), 0.3), occlusion=occlusion)
+    # Numbers that the half floats of a texture hold exactly.
+    material = Material(torch.full((1, 1, 3), 0.6), torch.full((1, 1, 1), 0.375),
+                        torch.full((1, 1, 1), 0.3125), occlusion=occlusion)
     g = torch.Generator().manual_seed(1)
     lights = lights or {'environment': Environment(torch.rand(8, 16, 3, generator=g) + 0.2)}
     scene = Scene((square(4.0),), (material,), (Instance(0, 0),), torch.eye(4)[None], **lights)
