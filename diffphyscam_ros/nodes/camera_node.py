@@ -153,8 +153,7 @@ class CameraNode(ParameterNode):
             self.get_logger().warning(f'cmd_vel ignored: {error}', throttle_duration_sec=2.0)
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        with self.loop.lock:
-            self.simulator.reset()
+        self.loop.reset()
         response.success, response.message = True, 'the vehicle is back at its start'
         return response
 
