@@ -77,7 +77,7 @@ setup(
     entry_points={
         'console_scripts': [
             'diffphyscam = diffphyscam_ros.cli:main',
-            'camera_node = diffphyscam_ros.nodes.camera_node:main',
+            'camera_node = diffphyscam_ros.nodes.run_camera:main',
             'sim = diffphyscam_ros.cli:sim',
             'calibrate = diffphyscam_ros.cli:calibrate',
         ],

@@ -128,7 +128,7 @@ def main() -> None:
     rclpy.init()
     with tempfile.TemporaryDirectory() as folder:
         node = subprocess.Popen([
-            sys.executable, '-m', 'diffphyscam_ros.nodes.camera_node', '--ros-args', '-p',
+            sys.executable, '-m', 'diffphyscam_ros.nodes.run_camera', '--ros-args', '-p',
             f'scene:={options.scene}', '-p',
             f'camera_info_url:=file://{Path(folder) / "camera.yaml"}'], stderr=subprocess.DEVNULL)
         try:

@@ -79,7 +79,6 @@ def run(size: tuple[int, int], options: argparse.Namespace) -> tuple[CameraState
                                                for k, v in parameters.items()])
         spinner = threading.Thread(target=_spin, args=(node,), daemon=True)
         try:
-            node.simulator.warm_up()
             with recorder(folder / 'report.json'):
                 spinner.start()
                 node.start()

@@ -10,15 +10,40 @@ from collections.abc import Callable
 import hashlib
 import os
 from pathlib import Path
+import re
+
+#: A line by which a file can define kernels, and one by which it takes another file's numbers.
+_DEFINES = re.compile(r'^\s*(?:from|import)\s+(?:numba|diffphyscam_ros\.kernels)\b', re.MULTILINE)
+_TAKES = re.compile(r'^from (diffphyscam_ros\.[\w.]+) import (\([^)]*\)|.*)$', re.MULTILINE)
+_CONSTANT = re.compile(r'\b_?[A-Z][A-Z0-9_]*\b')
+
+
+def kernel_sources(package: Path) -> list[Path]:
+    """
+    Files under ``package`` whose content the machine code depends on.
+
+    Those that can define kernels, and those whose constants they import: numba takes a global
+    number for what it was when the kernel was compiled.
+    """
+    files = {'.'.join((package.name, *path.relative_to(package).with_suffix('').parts)): path
+             for path in package.rglob('*.py')}
+    texts = {name: path.read_text(encoding='utf-8') for name, path in files.items()}
+    waiting = [name for name, text in texts.items() if _DEFINES.search(text)]
+    found = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name in files:
+            found.add(name)
+            waiting += [other for other, imported in _TAKES.findall(texts[name])
+                        if _CONSTANT.search(imported)]
+    return sorted(files[name] for name in found)
 
 
 def _cache_folder() -> Path:
     """Name a folder by the content of all kernel sources; numba itself overlooks callees."""
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.rglob('*.py')):
-        text = source.read_bytes()
-        if b'numba' in text or b'diffphyscam_ros.kernels import' in text:
-            digest.update(text)
+    for source in kernel_sources(Path(__file__).parent):
+        digest.update(source.read_bytes())
     root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     return Path(root) / 'diffphyscam_ros' / f'numba-{digest.hexdigest()[:12]}'
 

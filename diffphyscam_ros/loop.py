@@ -13,6 +13,7 @@ import threading
 import time
 
 from diffphyscam_ros.account import CameraState, Delivery, report
+from diffphyscam_ros.fair_lock import FairLock
 from diffphyscam_ros.io.config import to_mapping
 from diffphyscam_ros.picture import Capture, Exposure
 from diffphyscam_ros.simulator import Simulator
@@ -58,7 +59,7 @@ class Loop:
         self.wanted, self.deliver, self.on_state = wanted, deliver, on_state
         self.state_rate, self.is_idle, self.on_error = state_rate, is_idle, on_error
         self.command_wait = command_wait
-        self.lock = threading.RLock()
+        self.lock = FairLock()
         """Held while the world steps; hold it to touch the simulator from another thread."""
         self.lag = 0.0
         """[s] of simulation time given up because the machine was too slow."""
@@ -100,6 +101,14 @@ class Loop:
         with self.lock:
             (self._paused.set if pause else self._paused.clear)()
             self._anchor()
+
+    def reset(self) -> None:
+        """Put the world back to its start; frames whose shutter is open are dropped."""
+        with self.lock:
+            for exposure in self.simulator.reset():
+                state = self.cameras[exposure.camera]
+                state.under_way -= 1
+                state.dropped += 1
 
     def set_speed(self, speed_factor: float) -> None:
         """Simulated seconds per second, from now on."""

@@ -133,11 +133,12 @@ class Simulator:
         """Render what the shutter saw, pass it through the camera; any one thread may call it."""
         return develop(self.renderer, exposure, self._generator(exposure))
 
-    def reset(self) -> None:
-        """Put the world back to its start; the clock goes on, open exposures are dropped."""
-        self._open.clear()
+    def reset(self) -> list[Exposure]:
+        """Put the world back to its start; the clock goes on. Returns the exposures it cut off."""
+        cut_off, self._open = self._open, []
         self._commanded = math.inf
         self.world.reset()
+        return cut_off
 
     def change(self, camera: str, **parts: object) -> None:
         """Replace settings, lens or sensor; the next exposure has them, open ones do not."""

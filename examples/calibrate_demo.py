@@ -140,7 +140,6 @@ def record(camera_file: Path, scene: Path, bag: Path, count: int) -> None:
               ('camera/camera_info', 'sensor_msgs/msg/CameraInfo'),
               ('camera/exposure_time', 'std_msgs/msg/Float64'))
     try:
-        camera.simulator.warm_up()
         mover = Mover(camera, plan)
         executor = SingleThreadedExecutor()
         executor.add_node(camera)
@@ -194,7 +193,7 @@ def launch_twin(camera_file: Path, scene: Path) -> tuple[CameraInfo, Image]:
         listener.create_subscription(kind, topic, lambda m, k=kind: received.setdefault(k, m), 10)
     executor = SingleThreadedExecutor()
     executor.add_node(listener)
-    with process('nodes.camera_node', '--ros-args', '-p', f'model:={camera_file}', '-p',
+    with process('nodes.run_camera', '--ros-args', '-p', f'model:={camera_file}', '-p',
                  f'scene:={scene}', '-p', 'frame_rate:=5.0') as child:
         spin(executor, lambda: len(received) == 2 or child.poll() is not None, 120,
              'the twin published nothing for two minutes')

@@ -49,7 +49,7 @@ def recalibrate(pictures: list[Picture], target: str) -> tuple[str, CameraInfo]:
         'recalibration.frames': max(6, len(pictures) // 2)}
     words = [w for name, value in parameters.items() for w in ('-p', f'{name}:={value}')]
     rclpy.init()
-    camera = subprocess.Popen([sys.executable, '-m', 'diffphyscam_ros.nodes.camera_node',
+    camera = subprocess.Popen([sys.executable, '-m', 'diffphyscam_ros.nodes.run_camera',
                                '--ros-args', *words])
     try:
         node = rclpy.create_node('real_camera')

@@ -61,7 +61,7 @@ def start_node(parameters: dict[str, object], domain_id: int, *remaps: str,
     words = [w for k, v in parameters.items() for w in ('-p', f'{k}:={_yaml(v)}')]
     words += [w for r in remaps for w in ('-r', r)]
     words += ['--params-file', str(params_file)] if params_file else []
-    return subprocess.Popen([sys.executable, '-m', 'diffphyscam_ros.nodes.camera_node',
+    return subprocess.Popen([sys.executable, '-m', 'diffphyscam_ros.nodes.run_camera',
                              '--ros-args', *words], env=environment(domain_id),
                             stderr=subprocess.PIPE, text=True, **popen)
 

@@ -11,6 +11,7 @@ import torch
 from diffphyscam_ros.camera import PhysicalCamera
 from diffphyscam_ros.encoding import encode, encoding_of, ENCODINGS, sensor_for
 from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.fair_lock import FairLock
 from diffphyscam_ros.loop import Loop, Mode
 from diffphyscam_ros.optics.intrinsics import Lens
 from diffphyscam_ros.picture import pinhole_depth
@@ -271,3 +272,41 @@ def _until(condition, timeout=60.0):
     while not condition():
         assert time.monotonic() < end, 'nothing came in time'
         time.sleep(0.005)
+
+
+@pytest.mark.parametrize('mode', Mode)
+def test_a_reset_while_the_shutter_is_open_costs_a_frame_and_no_more(simulator, mode):
+    """More resets than frames may be under way at once, each into an exposure: frames go on."""
+    loop, captures = _loop(simulator, mode, lambda name: ('info',))
+    loop.start()
+
+    def cut_off():
+        with loop.lock:
+            is_open = bool(simulator.ending_steps())
+            if is_open:
+                loop.reset()
+        return is_open
+    for _ in range(4):
+        _until(cut_off)
+    assert loop.cameras['camera'].dropped >= 4
+    count = len(captures)
+    _until(lambda: len(captures) > count + 2)
+    assert loop.stop(10)
+
+
+def test_who_waits_for_the_lock_gets_it_next():
+    """Given back and taken again at once, an ordinary lock goes to whoever is awake."""
+    lock, order = FairLock(), []
+
+    def wait():
+        with lock:
+            order.append('waited')
+    for _ in range(10):
+        with lock, lock:
+            thread = threading.Thread(target=wait)
+            thread.start()
+            time.sleep(0.02)                      # it waits now
+        with lock:
+            order.append('again')
+        thread.join(10)
+    assert order == ['waited', 'again'] * 10

@@ -117,10 +117,11 @@ class ParameterNode(OverridableNode):
         """Show a dataclass that was changed by other means (a calibration) as parameters."""
         binding = next(b for b in self._bindings
                        if b.prefix == prefix and type(b.value) is type(value))
-        binding.value = value
-        super().set_parameters_atomically([
-            Parameter(name, value=new) for name, (_, new) in binding.parameters().items()
-            if self.has_parameter(name)])
+        before, binding.value = binding.parameters(), value
+        changed = [Parameter(name, value=new) for name, (_, new) in binding.parameters().items()
+                   if self.has_parameter(name) and before.get(name, (name, None))[1] != new]
+        if changed:
+            super().set_parameters_atomically(changed)
 
     def _retyped(self, parameter: Parameter) -> Parameter:
         """Take 1 for 1.0: people type whole numbers."""

@@ -21,7 +21,11 @@ from rich.progress import Progress
 
 from diffphyscam_ros.drive import Driver, PathFollower, slalom_path
 from diffphyscam_ros.errors import InputError
-from diffphyscam_ros.nodes.camera_node import CameraNode, SWITCH_INTERVAL
+from diffphyscam_ros.nodes.camera_node import (
+    CameraNode,
+    spare_what_is_loaded,
+    SWITCH_INTERVAL,
+)
 from diffphyscam_ros.nodes.drive_node import DriveNode
 from diffphyscam_ros.nodes.recorder import topics_of
 from diffphyscam_ros.run_report import describe, write_pictures
@@ -38,8 +42,7 @@ def run_session(options: argparse.Namespace) -> int:
     with _nodes(options) as (camera, driver), tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / 'report.json'
         name = next(iter(camera.loop.cameras))
-        print('warming up (the first run on a machine compiles)', flush=True)
-        camera.simulator.warm_up()
+        spare_what_is_loaded()
         with _recorder(output / 'sim_bag', report, name) as recorder:
             stopped_by = _run(options, camera, driver, recorder)
         arrivals = json.loads(report.read_text())
@@ -63,6 +66,7 @@ def _nodes(options: argparse.Namespace) -> Iterator[tuple[CameraNode, DriveNode]
     sys.setswitchinterval(SWITCH_INTERVAL)
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     camera = None
+    print('warming up (the first run on a machine compiles)', flush=True)
     try:
         camera = CameraNode(parameter_overrides=[Parameter(k, value=v)
                                                  for k, v in overrides.items()])
