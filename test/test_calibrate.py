@@ -72,6 +72,18 @@ def test_an_outlier_view_is_named():
     assert [v.name for v, _ in rejected] == ['4'] and len(kept) == 13
 
 
+def test_single_stray_corners_are_left_out():
+    """A detector that takes one corner for another: the view stays, the corner goes."""
+    truth = independent.Truth()
+    views = corner_views(truth)
+    views[4].corners[20] += 2.2
+    views[9].corners[3] -= 1.5
+    geometry, kept, rejected, _ = lens_choice.calibrate(views, (480, 640), model='plumb_bob')
+    assert not rejected
+    assert [len(v.points) for v in kept] == [53 if i in (4, 9) else 54 for i in range(14)]
+    assert abs(geometry.intrinsics[0] / truth.fx - 1) < 1e-3
+
+
 def test_a_bent_board_does_not_bend_the_lens():
     truth = independent.Truth()
     bent = np.zeros(len(shape.TERMS))
