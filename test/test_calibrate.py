@@ -147,6 +147,18 @@ def test_rendered_board_is_that_of_the_ray_tracer():
     assert joint.psnr(image, frame.dn.numpy(), frame.mask.numpy()) > 40
 
 
+def test_colours_are_cut_where_grey_is():
+    """Also where the window reaches beyond the image on two sides."""
+    pose = np.r_[0.0, 0.0, 0.0, -0.17, -0.13, 0.3]      # the sheet's corner lies outside
+    lens = np.array([SMALL.fx, SMALL.fy, SMALL.cx, SMALL.cy, 0, 0, 0, 0, 0.0])
+    image = np.random.default_rng(0).random((240, 320, 1)).astype(np.float32)
+    frame = photometric.cut('0', 0, image[..., 0], CHESS, pose, lens, 'plumb_bob')
+    assert min(frame.origin) < 0
+    window = photometric.windowed(image, frame)[..., 0]
+    inside = frame.mask.numpy() > 0
+    np.testing.assert_array_equal(window[inside], frame.dn.numpy()[inside])
+
+
 def test_gradient_is_that_of_finite_differences():
     """The filtered pattern's derivatives in place and blur, in float64, to second order."""
     pattern = board.prepare(CHESS.pattern())

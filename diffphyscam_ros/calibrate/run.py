@@ -122,9 +122,7 @@ def _fit_pixels(recording: Recording, topic: str, result: Result, chosen: list[S
             continue
         cut[index] = frame
         if picture.pixels.ndim == 3 or picture.mosaic:
-            window = tuple(slice(o, o + n) for o, n in zip(frame.origin, frame.dn.shape,
-                                                           strict=True))
-            colours[index] = picture.unit()[window]
+            colours[index] = photometric.windowed(picture.unit(), frame)
         last = picture
     result.frames = [cut[v.index] for v in train if v.index in cut]
     result.held_out = [cut[v.index] for v in held if v.index in cut]
