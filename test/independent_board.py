@@ -30,14 +30,23 @@ def chessboard(columns=9, rows=6, square=0.025, *, rim=1):
 
 
 def charuco(columns=11, rows=8, square=0.024, marker=0.018, dictionary='DICT_5X5_100'):
-    """Squares; texels are a 28th of a square where the marker has 7 cells of 3 texels."""
+    """
+    Squares of 56 texels, markers of three quarters: 7 cells of 6 texels, 7 texels around them.
+
+    OpenCV's own picture of a whole board rounds its markers to whole pixels, and where a cell
+    ends to others; a marker alone, a pixel a cell, is exact.
+    """
     book = cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, dictionary))
-    board = cv2.aruco.CharucoBoard((columns, rows), square, marker, book)
-    side = 28
-    image = board.generateImage((columns * side, rows * side), marginSize=0, borderBits=1)
-    bitmap = np.pad((image > 127).astype(np.uint8), side, constant_values=1)
-    return Board(f'charuco:{columns}x{rows}:{square}:{marker}:{dictionary}', bitmap,
-                 square / side, (2 * side, 2 * side),
+    side, cell, rim = 56, 6, 7
+    assert np.isclose(marker / square, 7 * cell / side)
+    row, column = np.mgrid[0:rows, 0:columns]
+    white = (row + column) % 2
+    sheet = np.kron(white, np.ones((side, side))).astype(np.uint8)
+    for i, (y, x) in enumerate(np.argwhere(white) * side + rim):
+        bits = cv2.aruco.generateImageMarker(book, i, 7) > 127
+        sheet[y:y + 7 * cell, x:x + 7 * cell] = np.kron(bits, np.ones((cell, cell)))
+    return Board(f'charuco:{columns}x{rows}:{square}:{marker}:{dictionary}',
+                 np.pad(sheet, side, constant_values=1), square / side, (2 * side, 2 * side),
                  ((columns - 2) * square, (rows - 2) * square))
 
 

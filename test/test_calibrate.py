@@ -72,6 +72,18 @@ def test_an_outlier_view_is_named():
     assert [v.name for v, _ in rejected] == ['4'] and len(kept) == 13
 
 
+def test_single_stray_corners_are_left_out():
+    """A detector that takes one corner for another: the view stays, the corner goes."""
+    truth = independent.Truth()
+    views = corner_views(truth)
+    views[4].corners[20] += 2.2
+    views[9].corners[3] -= 1.5
+    geometry, kept, rejected, _ = lens_choice.calibrate(views, (480, 640), model='plumb_bob')
+    assert not rejected
+    assert [len(v.points) for v in kept] == [53 if i in (4, 9) else 54 for i in range(14)]
+    assert abs(geometry.intrinsics[0] / truth.fx - 1) < 1e-3
+
+
 def test_a_bent_board_does_not_bend_the_lens():
     truth = independent.Truth()
     bent = np.zeros(len(shape.TERMS))
@@ -133,6 +145,18 @@ def test_rendered_board_is_that_of_the_ray_tracer():
     model, frame, shared, local = scene()
     image = joint.rendered(model, frame, shared, local)
     assert joint.psnr(image, frame.dn.numpy(), frame.mask.numpy()) > 40
+
+
+def test_colours_are_cut_where_grey_is():
+    """Also where the window reaches beyond the image on two sides."""
+    pose = np.r_[0.0, 0.0, 0.0, -0.17, -0.13, 0.3]      # the sheet's corner lies outside
+    lens = np.array([SMALL.fx, SMALL.fy, SMALL.cx, SMALL.cy, 0, 0, 0, 0, 0.0])
+    image = np.random.default_rng(0).random((240, 320, 1)).astype(np.float32)
+    frame = photometric.cut('0', 0, image[..., 0], CHESS, pose, lens, 'plumb_bob')
+    assert min(frame.origin) < 0
+    window = photometric.windowed(image, frame)[..., 0]
+    inside = frame.mask.numpy() > 0
+    np.testing.assert_array_equal(window[inside], frame.dn.numpy()[inside])
 
 
 def test_gradient_is_that_of_finite_differences():

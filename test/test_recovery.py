@@ -61,16 +61,23 @@ def test_full_size_bags(name, tmp_path):
                                    boards.aprilgrid(4, 3, 0.045, 0.0135)],
                          ids=['charuco', 'aprilgrid'])
 def test_markers_are_fitted_on_the_pixels(board, tmp_path):
-    """Seven small frames do not tell the lens well; what they tell must hold, and the response."""
+    """
+    Half the edges' length and 5 frames for 16: full bags' limits times sqrt(2 * 16 / 5).
+
+    What is left in held-out frames is noise: 12000 electrons and 12 of reading, through y^0.6,
+    leave 0.0047 to 0.0056 DN between black and white paper, 45 to 47 dB.
+    """
     truth = Truth(width=320, height=240, fx=290., fy=291., cx=162., cy=117., k1=-0.2, k2=0.05,
                   board=board)
     recovery.write_bag(tmp_path / 'bag', truth, 7, distances=(0.3, 0.45))
     assert main(['calibrate', str(tmp_path / 'bag'), '--image-topic', '/camera/image_raw',
                  '--model', 'plumb_bob', '--target', board.target, '--output',
                  str(tmp_path / 'out'), '--max-frames', '5']) == 0
-    fx = json.loads((tmp_path / 'out' / 'result.json').read_text())['parameters']['fx']
-    assert abs(fx['value'] - truth.fx) < 3 * fx['sigma'] < 0.02 * truth.fx
-    assert recovery.errors(truth, tmp_path / 'out')['response'] < 0.03
+    found = recovery.errors(truth, tmp_path / 'out')
+    print(found)
+    assert not {k: v for k, v in found.items() if v > 2.5 * recovery.LIMITS.get(k, float('inf'))}
+    scores = json.loads((tmp_path / 'out' / 'result.json').read_text())['held_out_psnr_db']
+    assert scores['full_worst'] > 38 and scores['full'] > scores['geometry_only'] + 4
 
 
 @pytest.mark.slow

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffphyscam_ros.calibrate import geometric
+from diffphyscam_ros.calibrate.joint import Fit, FLOOR
 from diffphyscam_ros.calibrate.photometric import BENDS
-from diffphyscam_ros.calibrate.run import Result
+from diffphyscam_ros.calibrate.run import response, Result
 from diffphyscam_ros.optics.distortion import COEFFICIENTS
 from diffphyscam_ros.sensor.parameters import Sensor
 
@@ -105,7 +106,8 @@ def _photometry(result: Result) -> list[Parameter]:
         if name in fit.model.free:
             out.append(_rate(f'response_{name}', fit.value(name), fit.sigma(name), '1', 0.02,
                              0.12, advice))
-    out.append(_rate('black_level', fit.value('black_level'), fit.sigma('black_level'), 'DN',
+    out.append(_rate('black_level', fit.value('black_level'), np.hypot(
+        fit.sigma('black_level'), trust_in_the_dark(fit)), 'DN',
                      0.004, 0.018, advice + '; one frame with the lens capped helps'))
     out.append(_rate('black_reflectance', fit.value('black_reflectance'),
                      fit.sigma('black_reflectance'), '1', 0.006, 0.027,
@@ -119,6 +121,19 @@ def _photometry(result: Result) -> list[Parameter]:
                          'median signal of white paper over the largest DN; exposure time, gain '
                          'and light are one product'))
     return out
+
+
+def trust_in_the_dark(fit: Fit) -> float:
+    """
+    Signal that the model is never trusted further than, at black paper: ``joint.FLOOR`` in DN.
+
+    An offset of the model there is the same in all pixels, and no number of them averages it out.
+    """
+    y = fit.value('black_level') + fit.value('black_reflectance') * float(
+        np.exp(np.median(fit.locals[:, 6])))
+    y = max(y, 1e-3)
+    dark, bright = response(fit, np.array([0.9 * y, 1.1 * y]))
+    return FLOOR * 0.2 * y / max(float(bright - dark), 1e-9)
 
 
 def _defocus(result: Result) -> list[Parameter]:

@@ -122,6 +122,10 @@ def calibrate(views: Sequence[View], size: tuple[int, int], *, model: str | None
         if bent:
             candidate, errors = choose_model(kept, size, model, bent=True)
         geometry = fit(kept, size, candidate, fix_aspect=fix_aspect, bent=bent)
+        better = without_strays(kept, geometry)
+        if any(len(a.points) < len(b.points) for a, b in zip(better, kept, strict=True)):
+            kept = better
+            continue
         limit = 3 * float(np.median(geometry.view_rms)) + 0.2
         bad = [i for i in np.argsort(-geometry.view_rms) if geometry.view_rms[i] > limit]
         if not bad or len(kept) <= 4:
@@ -136,6 +140,27 @@ def calibrate(views: Sequence[View], size: tuple[int, int], *, model: str | None
             f'the focal length is uncertain by {geometry.sigma[0] / geometry.intrinsics[0]:.0%}: '
             'all views show the board alike; record it tilted by 20 to 45 degrees to all sides.')
     return geometry, kept, rejected, errors
+
+
+def without_strays(views: Sequence[View], geometry: Geometry) -> list[View]:
+    """
+    Views without single corners that a detector put elsewhere: 6 standard deviations off.
+
+    Both the view's own and everybody's deviation count, each from its median. A view of which
+    more than a tenth is astray stays as it is; it is bad as a whole.
+    """
+    def spread(lengths: np.ndarray) -> float:
+        return float(np.median(lengths)) / 1.1774      # median of Rayleigh's distribution
+    errors = [np.linalg.norm(r, axis=1) for r in geometry.residuals]
+    everybody = spread(np.concatenate(errors))
+    out = []
+    for view, error in zip(views, errors, strict=True):
+        good = error <= max(0.5, 6 * everybody, 6 * spread(error))
+        if not 0.9 <= good.mean() < 1 or good.sum() < 6:
+            out.append(view)
+        else:
+            out.append(replace(view, points=view.points[good], corners=view.corners[good]))
+    return out
 
 
 def check_variety(views: Sequence[View], size: tuple[int, int]) -> None:

@@ -124,6 +124,13 @@ def cut(name: str, index: int, dn: np.ndarray, target: Target, pose: np.ndarray,
                  target.extent, exposure, board)
 
 
+def windowed(image: np.ndarray, frame: Frame) -> np.ndarray:
+    """(h, w, C) of an image (H, W, C) in a frame's window; zeros where that reaches beyond."""
+    padded = np.pad(image, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)))
+    (row, column), (height, width) = frame.origin, frame.dn.shape
+    return padded[row + MARGIN:row + MARGIN + height, column + MARGIN:column + MARGIN + width]
+
+
 def window_rays(intrinsics: Tensor, model: str, origin: tuple[int, int], size: tuple[int, int],
                 shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
     """(h, w, 2) normalised undistorted coordinates of a window's pixels, moved by ``shift``."""
