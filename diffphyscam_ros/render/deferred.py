@@ -22,6 +22,7 @@ from diffphyscam_ros.render.chunk import (
     HAND,
     LANES,
     LAYER,
+    LIT,
     MATERIAL,
     METAL,
     NX,
@@ -105,6 +106,7 @@ def _shade_rows(first, triangle, tri, tri_instance, clip, world, normals, uvs,
                     table[METAL + k] = ZERO
                     table[LAYER + k] = ZERO
                     table[OCCLUSION + k] = ONE
+                    table[LIT + k] = ZERO
                     whole[MATERIAL + k] = -1
                     whole[TEXTURE + k] = -1
                 slots = 0
