@@ -1,7 +1,9 @@
 """The camera node, seen from another process: what it publishes is true and in order."""
 
 import math
+from pathlib import Path
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -289,6 +291,25 @@ def test_sigterm_ends_it_in_time(inputs):
     listener.wait(lambda: images, 120)
     listener.close()
     assert stop_node(process, signal.SIGTERM) < 2.0 and process.returncode == 0
+
+
+@pytest.mark.parametrize('later', [0.0, 0.5, 2.0])
+def test_a_signal_while_it_imports_or_builds_ends_it_quietly(inputs, later):
+    """From the moment on in which the node catches signals, before it imports anything."""
+    process = start_node(inputs, domain())
+    end = time.monotonic() + 20
+    while not _catches(process.pid, signal.SIGTERM):
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    time.sleep(later)
+    assert stop_node(process, signal.SIGINT) < 2.0 and process.returncode == 0
+    assert 'Traceback' not in process.stderr.read()
+
+
+def _catches(pid, number):
+    status = Path(f'/proc/{pid}/status').read_text()
+    mask = next(line for line in status.splitlines() if line.startswith('SigCgt')).split()[1]
+    return int(mask, 16) >> (number - 1) & 1
 
 
 def _set(listener, **values):
