@@ -82,14 +82,15 @@ def _photometry(result: Result) -> list[Parameter]:
                 for n, v, u in (('vignetting_at_corner', 1.0, '1'), ('residual_blur', 0.0, 'px'),
                                 ('response_exponent', 1.0, '1'), ('black_level', 0.0, 'DN'))]
     out = []
-    corner, corner_sigma = vignetting_at_corner(result)
+    corner_sigma = vignetting_at_corner(result)[1]
     advice = 'move the board into the corners of the image, under even light'
     verdict = _verdict(corner_sigma, 0.015, 0.08)
     verdict = WEAK if verdict == DETERMINED and coverage(result) < 0.55 else verdict
-    for name in ('a2', 'a4', 'a6'):
-        out.append(Parameter(f'vignetting_{name}', fit.value(name), fit.sigma(name), '1', verdict,
+    terms = polynomial(result)
+    for name, value in zip(('a2', 'a4', 'a6'), terms, strict=True):
+        out.append(Parameter(f'vignetting_{name}', value, fit.sigma(name), '1', verdict,
                              '' if verdict == DETERMINED else advice))
-    out.append(Parameter('vignetting_at_corner', corner, corner_sigma, '1', verdict,
+    out.append(Parameter('vignetting_at_corner', 1 + sum(terms), corner_sigma, '1', verdict,
                          '' if verdict == DETERMINED else advice))
     out.append(Parameter('vignetting_gain', 0.0, 0.0, '1', HIDDEN, 'convention: all fall-off is '
                          'in the polynomial'))

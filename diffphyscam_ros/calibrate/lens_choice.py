@@ -45,12 +45,13 @@ def choose_model(views: Sequence[View], size: tuple[int, int], model: str | None
 
     A candidate is worse where its error, view by view, exceeds that of the best by more than one
     standard error of the mean difference. Candidates whose curve folds back inside the image are
-    left out unless they were asked for.
+    left out; all of a model that was asked for may do so, then they are taken.
 
     :param model: a ROS distortion model to keep to, or None for any.
     :return: its name and the held-out error of every candidate [px].
     """
     found: dict[str, np.ndarray] = {}
+    folded: dict[str, np.ndarray] = {}
     try:
         start = fit(views, size, 'plumb_bob, k1')
     except (cv2.error, np.linalg.LinAlgError):
@@ -64,11 +65,13 @@ def choose_model(views: Sequence[View], size: tuple[int, int], model: str | None
             continue    # fish-eye terms on an ordinary lens fit noise
         try:
             found[name] = held_out_errors(views, size, name, bent=bent, start=start)
-            if model is None and not covers_image(fit(views, size, name, bent=bent, start=start)):
-                del found[name]
+            if not covers_image(fit(views, size, name, bent=bent, start=start)):
+                folded[name] = found.pop(name)
         except (cv2.error, np.linalg.LinAlgError):
             continue
-    finite = {n: e for n, e in found.items() if np.isfinite(e).all()}
+    # A lens that folds back inside the image is taken where nothing else of that model is left.
+    usable = found or (folded if model else {})
+    finite = {n: e for n, e in usable.items() if np.isfinite(e).all()}
     if not finite:
         raise InputError('no lens model could be fitted to the corners; record more views with '
                          'the board tilted and in all parts of the image.')

@@ -137,6 +137,9 @@ def _vignetting(figure: Figure, result: Result) -> str:
     figure.colorbar(shown, ax=axes)
     corner, sigma = judge.vignetting_at_corner(result)
     axes.set(title='vignetting')
+    if not any(judge.polynomial(result)):
+        return ('Not observable, so none is in the camera: the board did not reach the corners '
+                'under even light.')
     return f'Relative illumination; {corner:.3f} +- {sigma:.3f} at the corner.'
 
 
@@ -162,7 +165,9 @@ def _noise(figure: Figure, result: Result) -> str | None:
     axes.plot(noise.samples[:, 0] * top, noise.samples[:, 1] * top ** 2, '.', label='measured')
     axes.plot(noise.curve[:, 0] * top, noise.curve[:, 1] * top ** 2, label='model')
     axes.legend()
-    axes.set(xlabel='mean [DN]', ylabel='variance [DN$^2$]', title='photon transfer')
+    # The model's rise at black, where a steep response has no samples, would dwarf what was seen.
+    axes.set(xlabel='mean [DN]', ylabel='variance [DN$^2$]', title='photon transfer',
+             ylim=(0, 1.5 * noise.samples[:, 1].max() * top ** 2))
     return (f'Variance over level from {noise.source}: {noise.response_gain * top:.4g} DN/e-, '
             f'read noise {noise.read_noise:.3g} e-.')
 

@@ -38,9 +38,14 @@ class Pattern:
     """(R, 5) x0, y0, x1, y1, reflectance; later ones cover earlier ones."""
 
     def texture(self, *, texels: int = 1024) -> Array:
-        """Linear reflectance (H, W, 3) float32 with ``texels`` along the longer side."""
+        """
+        Linear reflectance (H, W, 3) float32, at least ``texels`` along the longer side.
+
+        Both sides have a multiple of 64, so that mip-mapping halves them evenly; texels are not
+        quite square.
+        """
         density = texels / max(self.size)
-        columns, rows = (max(ceil(s * density), 2) for s in self.size)
+        columns, rows = (64 * ceil(s * density / 64) for s in self.size)
         xs = np.unique(np.concatenate([self.rectangles[:, 0], self.rectangles[:, 2]]))
         ys = np.unique(np.concatenate([self.rectangles[:, 1], self.rectangles[:, 3]]))
         cells = np.full((len(ys) - 1, len(xs) - 1), _PAPER, np.float32)
