@@ -163,9 +163,10 @@ def test_a_costmap_can_use_the_points(listener, inputs):
         # Two frames may be under way when the ranges change.
         listener.wait(lambda: all(len(m) > n + 3 for m, n in zip((depth, points), came,
                                                                 strict=True)))
+        limited, cloud = depth[-1], points[-1]
     finally:
         assert _set(listener, depth_range_min=0.1, depth_range_max=30.0).successful
-    image, cloud = pixels_from_message(depth[-1]), np.frombuffer(points[-1].data, np.float32)
+    image, cloud = pixels_from_message(limited), np.frombuffer(cloud.data, np.float32)
     assert (image == -np.inf).sum() > 1000 and (image == np.inf).sum() > 1000
     rest = image[np.isfinite(image)]
     assert rest.min() >= 1.15 and rest.max() <= 2.0 and not np.isnan(image).any()
