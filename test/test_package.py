@@ -168,7 +168,7 @@ FIND = ('import diffphyscam_ros; from diffphyscam_ros.io.share import share_path
 def test_pip_install_brings_its_files(source, tmp_path):
     subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps',
                     '--no-build-isolation', '--no-index', '--disable-pip-version-check',
-                    '--prefix', str(tmp_path), str(source)], check=True)
+                    '--ignore-installed', '--prefix', str(tmp_path), str(source)], check=True)
     packages = next(tmp_path.rglob('diffphyscam_ros/__init__.py')).parents[1]
     result = subprocess.run([sys.executable, '-c', FIND], capture_output=True, text=True,
                             check=True, cwd=tmp_path, env=environment(PYTHONPATH=packages))
