@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffphyscam_ros.errors import InputError
-from diffphyscam_ros.kernels import inline, kernel
+from diffphyscam_ros.kernels import inline, kernel, serial
 from diffphyscam_ros.optics.psf import MAX_DIAMETER
 
 #: [m] nearer than that the circle is far beyond any limit, and 1 / depth^2 overflows.
@@ -64,47 +64,33 @@ def place_table(moments: np.ndarray) -> np.ndarray:
     return np.clip(below, 0, len(moments) - 2).astype(np.int32)
 
 
-class _Places(torch.autograd.Function):
-    """:func:`places` and its gradient."""
-
-    @staticmethod
-    def forward(ctx, depth, infinity, focus_distance, dead_zone, moments, table, border, spare):
-        array = depth.detach().contiguous().numpy()
-        numbers = tuple(array.dtype.type(n.item()) for n in (infinity, focus_distance, dead_zone))
-        height, width = array.shape
-        place = np.empty_like(array)
-        radii = np.empty((height + 2 * border, width + 2 * border + spare), array.dtype)
-        positive = np.empty(len(radii), np.bool_)
-        _place(array, *numbers, moments, table, border, place, radii, positive)
-        check_depth(bool(positive.all()))
-        ctx.array, ctx.numbers, ctx.moments, ctx.places = array, numbers, moments, place
-        radii = torch.from_numpy(radii)
-        ctx.mark_non_differentiable(radii)
-        return torch.from_numpy(place), radii
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient, _):
-        out = np.empty_like(ctx.array)
-        sums = np.zeros((len(out), 3))
-        _place_back(ctx.array, *ctx.numbers, ctx.moments, ctx.places,
-                    gradient.contiguous().numpy(), out, sums)
-        total = torch.from_numpy(sums.sum(0)).to(gradient.dtype)
-        return torch.from_numpy(out), *total, None, None, None, None
-
-
-def places(depth: Tensor, infinity: Tensor, focus_distance: Tensor, dead_zone: Tensor,
-           moments: np.ndarray, table: np.ndarray, border: int = 0,
-           spare: int = 0) -> tuple[Tensor, Tensor]:
+def places(depth: np.ndarray, numbers: tuple, moments: np.ndarray, table: np.ndarray,
+           border: int, spare: int) -> tuple[np.ndarray, np.ndarray]:
     """
-    Places (H, W) of depths (H, W) on the ladder, and signed radii [px] with a border; on the CPU.
+    Places (H, W) of depths (H, W) on the ladder, and signed radii [px] with a border.
 
     A place counts steps, fractions linear in the second moment, with the sign of the circle. The
-    radii (H + 2 border, W + 2 border + spare) repeat the outermost pixels; they have no gradient.
+    radii (H + 2 border, W + 2 border + spare) repeat the outermost pixels.
 
+    :param numbers: circle at infinity [px], focus distance [m], dead zone [px], in depth's type.
     :param moments: of the ladder's steps; ``table`` from ``place_table``.
     """
-    return _Places.apply(depth, infinity, focus_distance, dead_zone, moments, table, border, spare)
+    height, width = depth.shape
+    place = np.empty_like(depth)
+    radii = np.empty((height + 2 * border, width + 2 * border + spare), depth.dtype)
+    positive = np.empty(len(radii), np.bool_)
+    _place(depth, *numbers, moments, table, border, place, radii, positive)
+    check_depth(bool(positive.all()))
+    return place, radii
+
+
+def places_back(depth: np.ndarray, numbers: tuple, moments: np.ndarray, place: np.ndarray,
+                gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient of the depth (H, W) and of the three numbers, from that of the places."""
+    out = np.empty_like(depth)
+    sums = np.empty((len(depth), 3))
+    _place_back(depth, *numbers, moments, place, gradient, out, sums)
+    return out, sums.sum(0)
 
 
 @kernel
@@ -162,3 +148,22 @@ def _place_back(depth, infinity, focus_distance, dead_zone, moments, places, gra
             steep = slope * infinity * focus_distance / (near * near)
             out[y, x] = steep if depth[y, x] > NEAREST else 0
         sums[y] = of_infinity, of_focus, of_dead_zone
+
+
+@serial
+def radius_back(depth, infinity, focus_distance, dead_zone, pixel, gradient, out, sums):
+    """
+    Add the gradient of signed radii to that of the depth and of two numbers.
+
+    :param depth, out: (H W,) flat. :param pixel: (n,) whose radius; ``gradient`` (n,) of it.
+    :param sums: (3,) of the circle at infinity, the focus distance, and one left alone.
+    """
+    for n in range(len(pixel)):
+        near = max(depth[pixel[n]], _NEAREST)
+        circle = _circle_kernel(near, infinity, focus_distance)
+        if abs(circle) <= _WIDEST and _moment_kernel(circle, dead_zone) > 0:
+            slope = gradient[n] / 2
+            sums[0] += slope * (1 - focus_distance / near)
+            sums[1] -= slope * infinity / near
+            if depth[pixel[n]] > _NEAREST:
+                out[pixel[n]] += slope * infinity * focus_distance / (near * near)

@@ -127,21 +127,20 @@ def _search_torch(radius: Tensor) -> Tensor:
     return found
 
 
-def find_hidden_cpu(radii: Tensor, width: int) -> tuple[Tensor, Tensor]:
+def find_hidden_cpu(radii: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     """:func:`find_hidden` of radii with a border of REACH px, and spare columns at the right."""
-    array = radii.numpy()
-    height = len(array) - 2 * REACH
+    height = len(radii) - 2 * REACH
     blocks = -(-height // _ROWS), -(-width // _COLUMNS)
-    maxima, steep = np.empty(blocks, array.dtype), np.empty(blocks, np.bool_)
+    maxima, steep = np.empty(blocks, radii.dtype), np.empty(blocks, np.bool_)
     found = np.empty((height, blocks[1] * _COLUMNS), np.int32)
     counts = np.empty(height, np.int64)
-    _measure_blocks(array, maxima, steep)
-    _search(array, width, array.reshape(-1), maxima, steep, OFFSETS,
-            DISTANCES.astype(array.dtype), found, found.reshape(-1), counts)
+    _measure_blocks(radii, maxima, steep)
+    _search(radii, width, radii.reshape(-1), maxima, steep, OFFSETS,
+            DISTANCES.astype(radii.dtype), found, found.reshape(-1), counts)
     ends = counts.cumsum()
     front, behind = np.empty((2, ends[-1]), np.int64)
     _collect(found, counts, ends, width, OFFSETS, front, behind)
-    return torch.from_numpy(front), torch.from_numpy(behind)
+    return front, behind
 
 
 @torch.no_grad()
