@@ -5,11 +5,16 @@ The same arithmetic as defocus_torch. Spreads of one row of a tile are flat: qua
 c has TILE_COLUMNS numbers from (q * channels + c) * TILE_COLUMNS on, the coverage last.
 """
 
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 import numpy as np
 
 from diffphyscam_ros.kernels import inline
 from diffphyscam_ros.optics.defocus_layers import TILE_COLUMNS
 from diffphyscam_ros.optics.defocus_torch import CORNER, FAINT
+from diffphyscam_ros.optics.lanes import Lanes
 
 # single precision constants, exact: a double would drag float32 loops into double precision
 _ZERO, _ONE, _FAINT = np.float32(0), np.float32(1), np.float32(FAINT)
@@ -37,26 +42,80 @@ def _seen_share(before, after, share):
     return _ONE if after <= _ONE else closing
 
 
-@inline
-def lay_behind(spread, channels, left, right, covered, total):
+@intrinsic
+def lay_behind(typing_context, spread, channels, left, right, covered, total):
     """
-    Lay one row of a layer behind what is there.
+    Lay one row of a layer behind what is there, a vector of pixels at a time.
 
-    :param covered: (4, TILE_COLUMNS); ``total`` (channels - 1, TILE_COLUMNS).
+    Where nothing overlaps yet, which is most of an image, all of the layer is seen.
+
+    :param left, right: columns, whole vectors apart; indices are not checked.
+    :param covered: contiguous (4, TILE_COLUMNS); ``total`` (channels - 1, TILE_COLUMNS).
     """
-    width = right - left
-    for q in range(4):
-        at = (q * channels + channels - 1) * TILE_COLUMNS + left
-        share, before = spread[at:at + width], covered[q, left:right]
-        for x in range(width):
-            after = before[x] + share[x]
-            share[x] = _seen_share(before[x], after, share[x])
-            before[x] = after
-        for c in range(channels - 1):
-            at = (q * channels + c) * TILE_COLUMNS + left
-            source, target = spread[at:at + width], total[c, left:right]
-            for x in range(width):
-                target[x] += share[x] * source[x]
+    signature = types.void(spread, types.intp, types.intp, types.intp, covered, total)
+
+    def codegen(context, builder, signature, args):
+        lanes, kinds = Lanes(context, builder, spread.dtype), signature.args
+        layer, coverage, colors = (lanes.data(kinds[k], args[k]) for k in (0, 4, 5))
+        index = args[1].type
+        one = lanes.constant(1)
+
+        def at(row, x):
+            return builder.add(builder.mul(row, ir.Constant(index, TILE_COLUMNS)), x)
+        count = builder.sub(args[1], ir.Constant(index, 1))
+        rows = [builder.mul(args[1], ir.Constant(index, q)) for q in range(4)]
+        with cgutils.for_range_slice(builder, args[2], args[3],
+                                     ir.Constant(index, lanes.count)) as (x, _):
+            shares = [lanes.load(layer, at(builder.add(row, count), x)) for row in rows]
+            places = [at(ir.Constant(index, q), x) for q in range(4)]
+            before = [lanes.load(coverage, place) for place in places]
+            after = [builder.fadd(b, s) for b, s in zip(before, shares, strict=True)]
+            for value, place in zip(after, places, strict=True):
+                lanes.store(value, coverage, place)
+            most = lanes.larger(lanes.larger(after[0], after[1]),
+                                lanes.larger(after[2], after[3]))
+            closing = lanes.any(builder.fcmp_ordered('>', most, one))
+            weights = [cgutils.alloca_once(builder, lanes.vector) for _ in range(4)]
+            with builder.if_else(closing) as (then, otherwise):
+                with then:
+                    for q in range(4):
+                        builder.store(_seen(lanes, before[q], after[q], shares[q]), weights[q])
+                with otherwise:
+                    for weight in weights:
+                        builder.store(one, weight)
+            weights = [builder.load(weight) for weight in weights]
+            with cgutils.for_range(builder, count) as loop:
+                place = at(loop.index, x)
+                sum_ = lanes.load(colors, place)
+                for q in range(4):
+                    source = lanes.load(layer, at(builder.add(rows[q], loop.index), x))
+                    sum_ = lanes.add_product(sum_, weights[q], source)
+                lanes.store(sum_, colors, place)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _seen(lanes, before, after, share):
+    """``seen_share`` of defocus_torch on vectors."""
+    builder, one = lanes.builder, lanes.constant(1)
+    gained = builder.fsub(_full_of(lanes, after), _full_of(lanes, before))
+    faint = lanes.constant(FAINT)
+    quotient = builder.fdiv(gained, lanes.larger(share, faint))
+    slope = builder.fmul(builder.fsub(lanes.constant(1 + CORNER), before),
+                         lanes.constant(1 / CORNER))
+    slope = lanes.smaller(lanes.larger(slope, lanes.constant(0)), one)
+    part = builder.select(builder.fcmp_ordered('>', share, faint), quotient, slope)
+    return builder.select(builder.fcmp_ordered('<=', after, one), one, part)
+
+
+def _full_of(lanes, coverage):
+    """``full`` of defocus_torch on vectors."""
+    builder, one = lanes.builder, lanes.constant(1)
+    over = lanes.larger(builder.fsub(coverage, one), lanes.constant(0))
+    over = lanes.smaller(over, lanes.constant(CORNER))
+    bend = builder.fmul(builder.fmul(over, over), lanes.constant(0.5 / CORNER))
+    return builder.fadd(lanes.smaller(coverage, one), builder.fsub(over, bend))
 
 
 @inline

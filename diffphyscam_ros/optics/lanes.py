@@ -48,6 +48,23 @@ class Lanes:
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.count), [0] * self.count)
         return self.builder.shuffle_vector(first, first, zeros)
 
+    def constant(self, number):
+        """All lanes that number."""
+        return ir.Constant(self.vector, [float(number)] * self.count)
+
+    def larger(self, a, b):
+        """The larger of two vectors, lane by lane."""
+        return self.builder.select(self.builder.fcmp_ordered('>', a, b), a, b)
+
+    def smaller(self, a, b):
+        """The smaller of two vectors, lane by lane."""
+        return self.builder.select(self.builder.fcmp_ordered('<', a, b), a, b)
+
+    def any(self, mask):
+        """Whether any lane of a mask is set."""
+        bits = self.builder.bitcast(mask, ir.IntType(self.count))
+        return self.builder.icmp_unsigned('!=', bits, ir.Constant(bits.type, 0))
+
     def add_product(self, total, a, b):
         """Evaluate total + a b, in one instruction where there is one."""
         product = self.builder.fmul(a, b, flags=_CONTRACT)
