@@ -11,7 +11,12 @@ import numba
 import numpy as np
 
 from diffphyscam_ros.kernels import inline, kernel
-from diffphyscam_ros.optics.defocus_composite import open_row, share_of_whole, take_away
+from diffphyscam_ros.optics.defocus_composite import (
+    cover,
+    open_row,
+    share_of_whole,
+    take_away,
+)
 from diffphyscam_ros.optics.defocus_forward import alternate
 from diffphyscam_ros.optics.defocus_layers import (
     build,
@@ -26,7 +31,7 @@ from diffphyscam_ros.optics.defocus_layers import (
     TILE_ROWS,
     touched,
 )
-from diffphyscam_ros.optics.lanes import grow_runs, VECTOR
+from diffphyscam_ros.optics.lanes import clear, grow_runs, VECTOR
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
@@ -62,12 +67,6 @@ def _interleave(planes, image):
 
 
 @inline
-def _clear(row):
-    for x in range(row.size):
-        row[x] = 0
-
-
-@inline
 def _pad(spread, first, line, rows, left, right, summed, ones, layer, at, stride, size):
     """
     Fill a layer with the gradient of one quadrant and channel of a tile, or its running sums.
@@ -81,34 +80,53 @@ def _pad(spread, first, line, rows, left, right, summed, ones, layer, at, stride
     begin, low, high, count = rows
     corner, width = at // stride * stride, right - left
     margin = at - corner
+    # cleared in whole vectors, before what lies between them is written
+    lanes = VECTOR // layer.itemsize
+    beyond = stride - (stride - margin - width + lanes - 1) // lanes * lanes
     empty = low - begin
-    _clear(layer[corner:corner + (empty + 1) * stride])
+    clear(layer, corner, (empty + 1) * stride if summed else empty * stride)
     if summed:
-        _clear(layer[corner + size:corner + size + empty * stride])
+        clear(layer, corner + size, empty * stride)
     for i in range(empty, count):
-        here, source = corner + i * stride, first + (begin + i) * line
-        after, between = layer[here + stride:here + 2 * stride], layer[here + size:here + size
-                                                                       + stride]
+        here, source = corner + i * stride, first + (begin + i) * line + left
         if begin + i >= high:
-            before = layer[here:here + stride]
-            if summed:
-                for x in range(stride):
-                    after[x] = between[x] = before[x]
-            else:
-                _clear(before)
+            if not summed:
+                clear(layer, here, (count - i) * stride)
+                break
+            before, after = layer[here:here + stride], layer[here + stride:here + 2 * stride]
+            between = layer[here + size:here + size + stride]
+            for x in range(stride):
+                after[x] = between[x] = before[x]
         elif summed:
-            _clear(after[:margin])
-            _clear(between[:margin])
-            _clear(after[margin + width:])
-            _clear(between[margin + width:])
-            grow_runs(layer, at + i * stride, stride, size, ones, spread, source + left, width)
+            clear(layer, here + stride, margin)
+            clear(layer, here + size, margin)
+            clear(layer, here + stride + beyond, stride - beyond)
+            clear(layer, here + size + beyond, stride - beyond)
+            grow_runs(layer, at + i * stride, stride, size, ones, spread, source, width)
         else:
-            row, values = layer[here:here + stride], spread[source + left:source + right]
-            _clear(row[:margin])
-            _clear(row[margin + width:])
-            inner = row[margin:margin + width]
+            clear(layer, here, margin)
+            clear(layer, here + beyond, stride - beyond)
+            inner, values = layer[here + margin:here + margin + width], spread[source:source
+                                                                              + width]
             for x in range(width):
                 inner[x] = values[x]
+
+
+@inline
+def _subtract_below(layer, level, first, count, size):
+    """
+    Planes 8 and 9: half-way sums of the quadrants above minus those below, left and right.
+
+    The middles of the runs count for the quadrants above and against those below, so one look at
+    the difference does. ``first``, ``count``: the numbers of a plane that are needed.
+    """
+    for side in range(2):
+        above, below = (3 - side, 1 - side) if level >= 0 else (side, 2 + side)
+        a = layer[(2 * above + 1) * size + first:(2 * above + 1) * size + first + count]
+        b = layer[(2 * below + 1) * size + first:(2 * below + 1) * size + first + count]
+        out = layer[(8 + side) * size + first:(8 + side) * size + first + count]
+        for x in range(count):
+            out[x] = a[x] - b[x]
 
 
 @inline
@@ -169,16 +187,17 @@ def _scatter_backward(planes, position, hidden, hidden_position, hidden_color, h
         boxes = np.empty((2 * len(reach) - 1, 4), np.int64)
         wide = TILE_COLUMNS + 2 * most + 4 * lanes
         stride, size = room(most, TILE_ROWS + 2 * most, wide, lanes)
-        layer = np.empty(max(8 * size, 2 * channels * room(most, TILE_ROWS, TILE_COLUMNS,
+        layer = np.empty(max(10 * size, 2 * channels * room(most, TILE_ROWS, TILE_COLUMNS,
                                                            lanes)[1]), planes.dtype)
         weight, ones = np.empty(stride, planes.dtype), np.ones(stride, planes.dtype)
         back = np.empty((TILE_ROWS + 2 * most, channels, wide), planes.dtype)
+        flat_back = back.reshape(-1)
         line = TILE_COLUMNS * 4 * channels
         stack = np.empty(4 * TILE_ROWS * line, planes.dtype)
         upstream = np.empty((colors, TILE_COLUMNS), planes.dtype)
-        slope, worth = np.empty(TILE_COLUMNS, planes.dtype), np.empty((2, TILE_COLUMNS),
-                                                                      planes.dtype)
+        slope, worth = np.empty(TILE_COLUMNS, planes.dtype), np.empty(TILE_COLUMNS, planes.dtype)
         behind = np.empty((4, TILE_COLUMNS), planes.dtype)
+        begins = np.empty(6, np.int64)
         for i in range(blocks.shape[1]):
             ty, tx = j * TILE_ROWS, i * TILE_COLUMNS
             rows, columns = min(TILE_ROWS, height - ty), min(TILE_COLUMNS, width - tx)
@@ -215,26 +234,23 @@ def _scatter_backward(planes, position, hidden, hidden_position, hidden_color, h
                     spread = stack[(n * TILE_ROWS + y) * line:(n * TILE_ROWS + y + 1) * line]
                     spread_row(layer, (y - a + far) * stride + far, size, channels, level, left,
                                right, offsets, weights, start[step], spread)
-                    for q in range(4):
-                        at = (q * channels + colors) * TILE_COLUMNS
-                        for x in range(left, right):
-                            covered[y, q, x] += spread[at + x]
+                    cover(spread, channels, left, right, covered[y])
                 n += 1
             for y in range(rows):
                 for c in range(colors):
                     upstream[c] = 0
                 slope[:] = 0
-                share_of_whole(covered[y], columns, worth[0])
+                share_of_whole(covered[y], columns, worth)
                 for x in range(columns):
                     for c in range(colors):
-                        upstream[c, x] = gradient[ty + y, tx + x, c] * worth[0, x]
+                        upstream[c, x] = gradient[ty + y, tx + x, c] * worth[x]
                         slope[x] -= upstream[c, x] * out[ty + y, tx + x, c]
                 open_row(covered[y], slope, behind, TILE_COLUMNS)
                 for m in range(count - 1, -1, -1):
                     if spans[m, 0] <= y < spans[m, 1]:
                         first = (m * TILE_ROWS + y) * line
                         take_away(stack[first:first + line], channels, spans[m, 2], spans[m, 3],
-                                  upstream, covered[y], behind, worth)
+                                  covered[y], upstream, behind)
             n = 0
             for k in range(len(boxes)):
                 if boxes[k, 1] == 0:
@@ -249,15 +265,22 @@ def _scatter_backward(planes, position, hidden, hidden_position, hidden_color, h
                 place_taps(taps, step, stride, size, offsets)
                 # the layer begins far px above y0 and a vector more than that left of x0
                 edge = x0 - far - lanes
+                for g in range(4):
+                    begins[g] = 2 * (3 - g if level >= 0 else g) * size
+                # the middles' taps lie in the second of two planes
+                begins[4], begins[5] = 7 * size, 8 * size
                 for c in range(channels):
                     for q in range(4):
                         _pad(stack, (n * TILE_ROWS * 4 * channels + q * channels + c)
                              * TILE_COLUMNS, line, (y0 - far - ty, a, b, y1 - y0 + 2 * far),
                              left, right, summed[step], ones, layer,
                              2 * q * size + left + tx - edge, stride, size)
+                    if summed[step]:
+                        _subtract_below(layer, level, far * stride, (y1 - y0) * stride, size)
                     for y in range(y1 - y0):
-                        gather_row(layer, (y + far) * stride + x0 - edge, size, level, x1 - x0,
-                                   offsets, weights, start[step], back[y, c])
+                        gather_row(layer, (y + far) * stride + x0 - edge, x1 - x0, offsets,
+                                   weights, start[step], begins, flat_back,
+                                   (y * channels + c) * wide)
                 for y in range(y0, y1):
                     _build_back(level, planes, position, hidden, hidden_position, hidden_color,
                                 hidden_weight, y, x0, x1, back[y - y0], sums, behind_sums)

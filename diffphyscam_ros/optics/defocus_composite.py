@@ -5,6 +5,8 @@ The same arithmetic as defocus_torch. Spreads of one row of a tile are flat: qua
 c has TILE_COLUMNS numbers from (q * channels + c) * TILE_COLUMNS on, the coverage last.
 """
 
+from contextlib import contextmanager
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -17,7 +19,7 @@ from diffphyscam_ros.optics.defocus_torch import CORNER, FAINT
 from diffphyscam_ros.optics.lanes import Lanes
 
 # single precision constants, exact: a double would drag float32 loops into double precision
-_ZERO, _ONE, _FAINT = np.float32(0), np.float32(1), np.float32(FAINT)
+_ZERO, _ONE = np.float32(0), np.float32(1)
 _CORNER, _CLOSED = np.float32(CORNER), np.float32(1 + CORNER)
 _STEEP, _CURVE = np.float32(1 / CORNER), np.float32(0.5 / CORNER)
 
@@ -34,14 +36,6 @@ def _full_slope(coverage):
     return min(max((_CLOSED - coverage) * _STEEP, _ZERO), _ONE)
 
 
-@inline
-def _seen_share(before, after, share):
-    """How much of a layer passes what covers it; see defocus_torch.seen_share."""
-    quotient = (_full(after) - _full(before)) / max(share, _FAINT)
-    closing = quotient if share > _FAINT else _full_slope(before)
-    return _ONE if after <= _ONE else closing
-
-
 @intrinsic
 def lay_behind(typing_context, spread, channels, left, right, covered, total):
     """
@@ -55,45 +49,78 @@ def lay_behind(typing_context, spread, channels, left, right, covered, total):
     signature = types.void(spread, types.intp, types.intp, types.intp, covered, total)
 
     def codegen(context, builder, signature, args):
-        lanes, kinds = Lanes(context, builder, spread.dtype), signature.args
-        layer, coverage, colors = (lanes.data(kinds[k], args[k]) for k in (0, 4, 5))
-        index = args[1].type
-        one = lanes.constant(1)
-
-        def at(row, x):
-            return builder.add(builder.mul(row, ir.Constant(index, TILE_COLUMNS)), x)
-        count = builder.sub(args[1], ir.Constant(index, 1))
-        rows = [builder.mul(args[1], ir.Constant(index, q)) for q in range(4)]
-        with cgutils.for_range_slice(builder, args[2], args[3],
-                                     ir.Constant(index, lanes.count)) as (x, _):
-            shares = [lanes.load(layer, at(builder.add(row, count), x)) for row in rows]
-            places = [at(ir.Constant(index, q), x) for q in range(4)]
-            before = [lanes.load(coverage, place) for place in places]
+        row = _Row(context, builder, signature, args, covered)
+        lanes, colors = row.lanes, row.lanes.data(signature.args[5], args[5])
+        with row.each_vector() as x:
+            shares = [lanes.load(row.layer, row.share_at(q, x)) for q in range(4)]
+            places = [row.at(row.number(q), x) for q in range(4)]
+            before = [lanes.load(row.coverage, place) for place in places]
             after = [builder.fadd(b, s) for b, s in zip(before, shares, strict=True)]
             for value, place in zip(after, places, strict=True):
-                lanes.store(value, coverage, place)
-            most = lanes.larger(lanes.larger(after[0], after[1]),
-                                lanes.larger(after[2], after[3]))
-            closing = lanes.any(builder.fcmp_ordered('>', most, one))
-            weights = [cgutils.alloca_once(builder, lanes.vector) for _ in range(4)]
-            with builder.if_else(closing) as (then, otherwise):
+                lanes.store(value, row.coverage, place)
+            seen = row.variables()
+            with builder.if_else(row.closing(after)) as (then, otherwise):
                 with then:
                     for q in range(4):
-                        builder.store(_seen(lanes, before[q], after[q], shares[q]), weights[q])
+                        builder.store(_seen(lanes, before[q], after[q], shares[q]), seen[q])
                 with otherwise:
-                    for weight in weights:
-                        builder.store(one, weight)
-            weights = [builder.load(weight) for weight in weights]
-            with cgutils.for_range(builder, count) as loop:
-                place = at(loop.index, x)
-                sum_ = lanes.load(colors, place)
+                    for value in seen:
+                        builder.store(lanes.constant(1), value)
+            weights = [builder.load(value) for value in seen]
+            with cgutils.for_range(builder, row.colors) as loop:
+                place = row.at(loop.index, x)
+                total = lanes.load(colors, place)
                 for q in range(4):
-                    source = lanes.load(layer, at(builder.add(rows[q], loop.index), x))
-                    sum_ = lanes.add_product(sum_, weights[q], source)
-                lanes.store(sum_, colors, place)
+                    source = lanes.load(row.layer, row.spread_at(q, loop.index, x))
+                    total = lanes.add_product(total, weights[q], source)
+                lanes.store(total, colors, place)
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+class _Row:
+    """Where one row of a layer's spreads and its coverage lie, while an intrinsic is written."""
+
+    def __init__(self, context, builder, signature, args, covered):
+        self.builder, self.lanes = builder, Lanes(context, builder, covered.dtype)
+        self.layer, self.coverage = (self.lanes.data(signature.args[k], args[k]) for k in (0, 4))
+        self.channels, self.left, self.right = args[1:4]
+        self.colors = builder.sub(self.channels, self.number(1))
+
+    def number(self, value):
+        """Return a constant index."""
+        return ir.Constant(self.channels.type, value)
+
+    def at(self, row, x):
+        """Place of column x in a row of TILE_COLUMNS numbers."""
+        return self.builder.add(self.builder.mul(row, self.number(TILE_COLUMNS)), x)
+
+    def spread_at(self, quadrant, channel, x):
+        """Place of column x of a quadrant's channel in the spreads."""
+        first = self.builder.mul(self.channels, self.number(quadrant))
+        return self.at(self.builder.add(first, channel), x)
+
+    def share_at(self, quadrant, x):
+        """Place of column x of a quadrant's own coverage in the spreads."""
+        return self.spread_at(quadrant, self.colors, x)
+
+    @contextmanager
+    def each_vector(self):
+        """Loop over the columns, a vector at a time."""
+        with cgutils.for_range_slice(self.builder, self.left, self.right,
+                                     self.number(self.lanes.count)) as (x, _):
+            yield x
+
+    def variables(self):
+        """One vector for each quadrant, to be written in either branch."""
+        return [cgutils.alloca_once(self.builder, self.lanes.vector) for _ in range(4)]
+
+    def closing(self, after):
+        """Whether any quadrant of any pixel is covered more than once."""
+        lanes = self.lanes
+        most = lanes.larger(lanes.larger(after[0], after[1]), lanes.larger(after[2], after[3]))
+        return lanes.any(self.builder.fcmp_ordered('>', most, lanes.constant(1)))
 
 
 def _seen(lanes, before, after, share):
@@ -102,10 +129,8 @@ def _seen(lanes, before, after, share):
     gained = builder.fsub(_full_of(lanes, after), _full_of(lanes, before))
     faint = lanes.constant(FAINT)
     quotient = builder.fdiv(gained, lanes.larger(share, faint))
-    slope = builder.fmul(builder.fsub(lanes.constant(1 + CORNER), before),
-                         lanes.constant(1 / CORNER))
-    slope = lanes.smaller(lanes.larger(slope, lanes.constant(0)), one)
-    part = builder.select(builder.fcmp_ordered('>', share, faint), quotient, slope)
+    part = builder.select(builder.fcmp_ordered('>', share, faint), quotient,
+                          _slope_of(lanes, before))
     return builder.select(builder.fcmp_ordered('<=', after, one), one, part)
 
 
@@ -116,6 +141,14 @@ def _full_of(lanes, coverage):
     over = lanes.smaller(over, lanes.constant(CORNER))
     bend = builder.fmul(builder.fmul(over, over), lanes.constant(0.5 / CORNER))
     return builder.fadd(lanes.smaller(coverage, one), builder.fsub(over, bend))
+
+
+def _slope_of(lanes, coverage):
+    """Derivative of ``full`` on vectors."""
+    builder = lanes.builder
+    slope = builder.fmul(builder.fsub(lanes.constant(1 + CORNER), coverage),
+                         lanes.constant(1 / CORNER))
+    return lanes.smaller(lanes.larger(slope, lanes.constant(0)), lanes.constant(1))
 
 
 @inline
@@ -136,45 +169,82 @@ def open_row(covered, slope, behind, columns):
             back[x] = slope[x] * _full_slope(coverage[x])
 
 
-@inline
-def take_away(spread, channels, left, right, upstream, covered, behind, worth):
+@intrinsic
+def cover(typing_context, spread, channels, left, right, covered):
+    """Add the coverages of one row of a layer; arguments as of ``lay_behind``."""
+    signature = types.void(spread, types.intp, types.intp, types.intp, covered)
+
+    def codegen(context, builder, signature, args):
+        row = _Row(context, builder, signature, args, covered)
+        with row.each_vector() as x:
+            for q in range(4):
+                place = row.at(row.number(q), x)
+                before = row.lanes.load(row.coverage, place)
+                share = row.lanes.load(row.layer, row.share_at(q, x))
+                row.lanes.store(builder.fadd(before, share), row.coverage, place)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def take_away(typing_context, spread, channels, left, right, covered, upstream, behind):
     """
     Turn one row of a layer's spreads into their gradients, far layers first.
 
     What lies in front takes away from what lies behind, so ``covered`` (4, TILE_COLUMNS) goes
-    back to the coverage before this layer, ``behind`` collects its gradient.
+    back to the coverage before this layer, ``behind`` (likewise) collects its gradient.
 
     :param upstream: (channels - 1, TILE_COLUMNS) gradient of the output over its coverage.
-    :param worth: (2, TILE_COLUMNS) scratch.
     """
-    width = right - left
-    value, seen_share = worth[0, :width], worth[1, :width]
-    for q in range(4):
-        for x in range(width):
-            value[x] = 0
-        for c in range(channels - 1):
-            at = (q * channels + c) * TILE_COLUMNS + left
-            source, weight = spread[at:at + width], upstream[c, left:right]
-            for x in range(width):
-                value[x] += weight[x] * source[x]
-        at = (q * channels + channels - 1) * TILE_COLUMNS + left
-        share, coverage = spread[at:at + width], covered[q, left:right]
-        back = behind[q, left:right]
-        # in two loops: one with four arrays to write is more than the compiler will vectorise
-        for x in range(width):
-            gain = value[x] / max(share[x], _FAINT)
-            steep, part = _full_slope(coverage[x]), share[x]
-            before = coverage[x] - part
-            coverage[x] = before
-            seen = _seen_share(before, before + part, part)
-            share[x] = gain * (steep - seen)
-            value[x] = gain * (steep - _full_slope(before))
-            seen_share[x] = seen
-        for x in range(width):
-            share[x] += back[x]
-            back[x] += value[x]
-        for c in range(channels - 1):
-            at = (q * channels + c) * TILE_COLUMNS + left
-            target, weight = spread[at:at + width], upstream[c, left:right]
-            for x in range(width):
-                target[x] = weight[x] * seen_share[x]
+    signature = types.void(spread, types.intp, types.intp, types.intp, covered, upstream, behind)
+
+    def codegen(context, builder, signature, args):
+        row = _Row(context, builder, signature, args, covered)
+        lanes = row.lanes
+        slopes, gradient = (lanes.data(signature.args[k], args[k]) for k in (5, 6))
+        with row.each_vector() as x:
+            places = [row.at(row.number(q), x) for q in range(4)]
+            shares = [lanes.load(row.layer, row.share_at(q, x)) for q in range(4)]
+            after = [lanes.load(row.coverage, place) for place in places]
+            before = [builder.fsub(a, s) for a, s in zip(after, shares, strict=True)]
+            for value, place in zip(before, places, strict=True):
+                lanes.store(value, row.coverage, place)
+            seen, backs = row.variables(), row.variables()
+            for q in range(4):
+                builder.store(lanes.load(gradient, places[q]), backs[q])
+            with builder.if_else(row.closing(after)) as (then, otherwise):
+                with then:
+                    worth = row.variables()
+                    for value in worth:
+                        builder.store(lanes.constant(0), value)
+                    with cgutils.for_range(builder, row.colors) as loop:
+                        weight = lanes.load(slopes, row.at(loop.index, x))
+                        for q in range(4):
+                            source = lanes.load(row.layer, row.spread_at(q, loop.index, x))
+                            total = lanes.add_product(builder.load(worth[q]), weight, source)
+                            builder.store(total, worth[q])
+                    for q in range(4):
+                        part = _seen(lanes, before[q], after[q], shares[q])
+                        gain = builder.fdiv(builder.load(worth[q]),
+                                            lanes.larger(shares[q], lanes.constant(FAINT)))
+                        steep = _slope_of(lanes, after[q])
+                        back = builder.load(backs[q])
+                        own = lanes.add_product(back, gain, builder.fsub(steep, part))
+                        lanes.store(own, row.layer, row.share_at(q, x))
+                        less = builder.fsub(steep, _slope_of(lanes, before[q]))
+                        lanes.store(lanes.add_product(back, gain, less), gradient, places[q])
+                        builder.store(part, seen[q])
+                with otherwise:
+                    for q in range(4):
+                        lanes.store(builder.load(backs[q]), row.layer, row.share_at(q, x))
+                        builder.store(lanes.constant(1), seen[q])
+            shares = [builder.load(value) for value in seen]
+            with cgutils.for_range(builder, row.colors) as loop:
+                weight = lanes.load(slopes, row.at(loop.index, x))
+                for q in range(4):
+                    lanes.store(builder.fmul(weight, shares[q]), row.layer,
+                                row.spread_at(q, loop.index, x))
+        return context.get_dummy_value()
+
+    return signature, codegen

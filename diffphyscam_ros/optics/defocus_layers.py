@@ -9,10 +9,10 @@ import numpy as np
 
 from diffphyscam_ros.kernels import inline
 from diffphyscam_ros.optics.lanes import (
-    add_taps_1,
-    add_taps_2,
-    add_taps_4,
     grow_runs,
+    sum_groups_1,
+    sum_groups_2,
+    sum_groups_4,
     sum_side_1,
     sum_side_2,
     sum_side_4,
@@ -205,38 +205,25 @@ def spread_row(layer, at, size, channels, level, left, right, offsets, weights, 
 
 
 @inline
-def gather_row(layer, at, size, level, columns, offsets, weights, start, back):
+def gather_row(layer, at, columns, offsets, weights, start, planes, back, back_at):
     """
     Adjoint of ``spread_row``: gradient of one row of a layer, from those of its four spreads.
 
     A quadrant's kernel mirrored is the opposite quadrant's, so that one's taps are summed.
 
-    :param layer: the spreads, or their running sums: quadrant q has two planes of ``size`` from
-        ``2 * q * size`` on; ``at`` is the place of the row's first column in a plane.
-    :param back: contiguous, receives ``columns`` numbers, rounded up to whole vectors.
+    :param at: place of the row's first column in a plane; ``planes`` (6,) begins of the planes
+        that each group of taps reads.
+    :param back: receives ``columns`` numbers from ``back_at`` on, rounded up to whole vectors.
     """
     lanes = VECTOR // layer.itemsize
-    back[:-(-columns // lanes) * lanes] = 0
-    for quadrant in range(4):
-        group = 3 - quadrant if level >= 0 else quadrant
-        sign = _ONE if group < 2 else -_ONE
-        first, last = start[group], start[group + 1]
-        first_middle, last_middle = start[4 + group % 2], start[5 + group % 2]
-        source = 2 * quadrant * size + at
-        x = 0
-        while x < columns:
-            if columns - x > 3 * lanes:
-                add_taps_4(back, x, layer, source + x, offsets, weights, first, last, _ONE)
-                add_taps_4(back, x, layer, source + x, offsets, weights, first_middle,
-                           last_middle, sign)
-                x += 4 * lanes
-            elif columns - x > lanes:
-                add_taps_2(back, x, layer, source + x, offsets, weights, first, last, _ONE)
-                add_taps_2(back, x, layer, source + x, offsets, weights, first_middle,
-                           last_middle, sign)
-                x += 2 * lanes
-            else:
-                add_taps_1(back, x, layer, source + x, offsets, weights, first, last, _ONE)
-                add_taps_1(back, x, layer, source + x, offsets, weights, first_middle,
-                           last_middle, sign)
-                x += lanes
+    x = 0
+    while x < columns:
+        if columns - x > 3 * lanes:
+            sum_groups_4(back, back_at + x, layer, at + x, offsets, weights, start, planes)
+            x += 4 * lanes
+        elif columns - x > lanes:
+            sum_groups_2(back, back_at + x, layer, at + x, offsets, weights, start, planes)
+            x += 2 * lanes
+        else:
+            sum_groups_1(back, back_at + x, layer, at + x, offsets, weights, start, planes)
+            x += lanes

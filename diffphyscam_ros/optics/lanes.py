@@ -131,38 +131,56 @@ def _sum_side(vectors: int):
 sum_side_1, sum_side_2, sum_side_4 = _sum_side(1), _sum_side(2), _sum_side(4)
 
 
-def _add_taps(vectors: int):
+def _sum_groups(vectors: int):
 
-    def add_taps(typing_context, out, out_at, source, at, offsets, weights, first, last, sign):
-        signature = types.void(out, _INDEX, source, _INDEX, offsets, weights, _INDEX, _INDEX,
-                               source.dtype)
+    def sum_groups(typing_context, out, out_at, source, at, offsets, weights, start, planes):
+        signature = types.void(out, _INDEX, source, _INDEX, offsets, weights, start, planes)
 
         def codegen(context, builder, signature, args):
             lanes, kinds = Lanes(context, builder, source.dtype), signature.args
-            result, values, places, shares = (lanes.data(kinds[k], args[k])
-                                              for k in (0, 2, 4, 5))
-            zero, sign = ir.Constant(lanes.vector, None), lanes.splat(args[8])
-            sums = _gather(lanes, vectors, values, args[3], (places, shares), args[6], args[7],
-                           [zero] * vectors)
-            for k, total in enumerate(sums):
-                place = lanes.step(args[1], k)
-                lanes.store(lanes.add_product(lanes.load(result, place), total, sign), result,
-                            place)
+            result, values, places, shares, starts, bases = (
+                lanes.data(kinds[k], args[k]) for k in (0, 2, 4, 5, 6, 7))
+            totals = [ir.Constant(lanes.vector, None)] * vectors
+            for group in range(6):
+                first, last = (builder.load(cgutils.gep_inbounds(builder, starts, group + k))
+                               for k in (0, 1))
+                base = builder.load(cgutils.gep_inbounds(builder, bases, group))
+                totals = _gather(lanes, vectors, values, builder.add(args[3], base),
+                                 (places, shares), first, last, totals)
+            for k, total in enumerate(totals):
+                lanes.store(total, result, lanes.step(args[1], k))
             return context.get_dummy_value()
 
         return signature, codegen
 
-    add_taps.__doc__ = f"""
-    Add ``sign`` times the taps ``first`` up to ``last`` of a source, {vectors} vectors of outputs.
+    sum_groups.__doc__ = f"""
+    Apply all six groups of taps of one kernel, each to its own plane: {vectors} vectors.
 
-    :param out: contiguous (n,), written from ``out_at`` on, like ``source`` (from ``at``) and
-        ``weights``.
-    :param offsets: (n,) int64 of the taps from ``at``; indices are not checked.
+    :param out: contiguous (n,), written from ``out_at`` on; so are ``source`` and ``weights``.
+    :param planes: (6,) int64 begin of each group's plane; ``at`` is the place in it.
+    :param offsets: (n,) int64 of the taps from there; indices are not checked.
+    :param start: (7,) int64 begins of the groups, see psf.Ladder.
     """
-    return intrinsic(add_taps)
+    return intrinsic(sum_groups)
 
 
-add_taps_1, add_taps_2, add_taps_4 = _add_taps(1), _add_taps(2), _add_taps(4)
+sum_groups_1, sum_groups_2, sum_groups_4 = _sum_groups(1), _sum_groups(2), _sum_groups(4)
+
+
+@intrinsic
+def clear(typing_context, out, at, count):
+    """Zeros from ``out[at]`` on, ``count`` rounded up to whole vectors; not checked."""
+    signature = types.void(out, _INDEX, _INDEX)
+
+    def codegen(context, builder, signature, args):
+        lanes = Lanes(context, builder, out.dtype)
+        data = lanes.data(signature.args[0], args[0])
+        with cgutils.for_range_slice(builder, ir.Constant(args[2].type, 0), args[2],
+                                     ir.Constant(args[2].type, lanes.count)) as (i, _):
+            lanes.store(lanes.constant(0), data, builder.add(args[1], i))
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
 @intrinsic
