@@ -163,7 +163,7 @@ class PhysicalCamera:
                                                settings.focus_distance)
 
     def _bend(self, radiance, depth, settings, render_matrix):
-        """Distortion and vignetting, in one pass where no gradient is wanted."""
+        """Distortion and vignetting, kept maps where their numbers want no gradient."""
         lens = self.lens
         if isinstance(settings.focal_length, Tensor) and settings.focal_length.dim():
             raise InputError('focal_length has one value for each frame; a batch has one zoom: '
@@ -182,21 +182,20 @@ class PhysicalCamera:
             value.requires_grad for value in (numbers, coefficients, gain, polynomial))
         bend = numbers.requires_grad or coefficients.requires_grad or render_matrix is not None
         bend = bend or not intrinsics.is_pinhole(lens)
-        if radiance.device.type == 'cpu' and radiance.dtype == torch.float32 and not wants:
+        if resample.compiled(radiance) and not wants:
             key = (floats(intrinsics.intrinsics(lens, focal_length).detach()),
                    lens.distortion_model, floats(coefficients), lens.size, floats(render))
             position, fall_off = vignetting.cached_fall_off(*key, floats(gain)[0],
                                                             floats(polynomial))
             _check_inside(position, size, lens)
-            if bend and not (torch.is_grad_enabled() and (radiance.requires_grad
-                                                          or depth.requires_grad)):
-                return resample.resample_frame(radiance, depth, position, fall_off)
         else:
             position = pixel_map.pixel_map(numbers, lens.distortion_model, coefficients,
                                            lens.size, matrix)
             _check_inside(position.detach(), size, lens)
             fall_off = vignetting.fall_off(position, render.to(radiance), numbers, gain,
                                            polynomial)
+        if bend and resample.compiled(radiance):
+            return resample.resample_frame(radiance, depth, position, fall_off)
         if bend:
             radiance = resample.resample(radiance, position)
             depth = resample.resample_depth(depth, position)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from diffphyscam_ros.optics.resample_kernels import (
+    backward_gain,
     backward_position,
     backward_source,
     look_up,
@@ -29,32 +30,38 @@ def resample(radiance: Tensor, position: Tensor) -> Tensor:
 
     Differentiable in both. Positions outside take the border's value.
     """
-    if radiance.device.type == 'cpu' and radiance.dtype == torch.float32:
-        return _Resample.apply(radiance, position)
-    return _resample_torch(radiance, position)
+    if not compiled(radiance):
+        return _resample_torch(radiance, position)
+    return _Resample.apply(radiance, radiance.new_zeros(0), position,
+                           radiance.new_ones(position.shape[:2]))[0]
 
 
 def resample_depth(depth: Tensor, position: Tensor) -> Tensor:
     """Nearest depth: (*batch, h, w) to (*batch, H, W); its gradient flows to the sample taken."""
-    low = position.detach().floor()
-    nearest = (low + (position.detach() - low >= 0.5)).long()
-    column = nearest[..., 0].clamp(0, depth.shape[-1] - 1)
-    row = nearest[..., 1].clamp(0, depth.shape[-2] - 1)
+    row, column = _nearest(position, depth.shape[-2:])
     return depth[..., row, column]
 
 
 def resample_frame(radiance: Tensor, depth: Tensor, position: Tensor, gain: Tensor
                    ) -> tuple[Tensor, Tensor]:
-    """Radiance times ``gain`` (H, W) and depth in one pass, without gradients, float32 CPU."""
-    height, width = position.shape[:2]
-    source = radiance.detach().reshape(-1, *radiance.shape[-3:]).contiguous()
-    depths = depth.detach().reshape(-1, *depth.shape[-2:]).contiguous()
-    out = torch.empty(len(source), height, width, source.shape[-1])
-    out_depth = torch.empty(len(source), height, width)
-    look_up(source.view(-1).numpy(), tuple(source.shape), depths.view(-1).numpy(),
-             position.numpy(), gain.numpy(), out.flatten(2).numpy(), out_depth.numpy())
-    return (out.reshape(*radiance.shape[:-3], *out.shape[1:]),
-            out_depth.reshape(*radiance.shape[:-3], height, width))
+    """
+    Radiance times ``gain`` (H, W), and depth, in one pass, differentiable in all four.
+
+    :param radiance: (*batch, h, w, C), :func:`compiled`; ``depth`` (*batch, h, w).
+    """
+    return _Resample.apply(radiance, depth, position, gain)
+
+
+def compiled(radiance: Tensor) -> bool:
+    """Whether the compiled loops take this image: float32 on the CPU."""
+    return radiance.device.type == 'cpu' and radiance.dtype == torch.float32
+
+
+def _nearest(position: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Rows and columns (H, W) of the nearest samples."""
+    low = position.detach().floor()
+    nearest = (low + (position.detach() - low >= 0.5)).long()
+    return nearest[..., 1].clamp(0, size[0] - 1), nearest[..., 0].clamp(0, size[1] - 1)
 
 
 def _resample_torch(radiance: Tensor, position: Tensor) -> Tensor:
@@ -78,37 +85,53 @@ def _resample_torch(radiance: Tensor, position: Tensor) -> Tensor:
 
 
 class _Resample(torch.autograd.Function):
-    """:func:`resample` by kernels."""
+    """:func:`resample_frame`; an empty depth is left out."""
 
     @staticmethod
-    def forward(ctx, radiance, position):
+    def forward(ctx, radiance, depth, position, gain):
         height, width = position.shape[:2]
         source = radiance.detach().reshape(-1, *radiance.shape[-3:]).contiguous()
-        position = position.detach().float().contiguous()
+        position, gain = (t.detach().float().contiguous() for t in (position, gain))
+        batch = len(source) if depth.numel() else 0
         out = torch.empty(len(source), height, width, source.shape[-1])
-        look_up(source.view(-1).numpy(), tuple(source.shape), np.zeros(0, np.float32),
-                 position.numpy(), np.ones((height, width), np.float32),
-                 out.flatten(2).numpy(), np.zeros((0, 0, 0), np.float32))
-        ctx.shape = radiance.shape
-        ctx.source, ctx.position = source, position
-        return out.reshape(*radiance.shape[:-3], *out.shape[1:])
+        out_depth = torch.empty(batch, height if batch else 0, width if batch else 0)
+        look_up(source.view(-1).numpy(), tuple(source.shape),
+                depth.detach().contiguous().view(-1).numpy(), position.numpy(), gain.numpy(),
+                out.flatten(2).numpy(), out_depth.numpy())
+        ctx.source, ctx.position, ctx.gain, ctx.out = source, position, gain, out
+        ctx.shapes = radiance.shape, depth.shape
+        return (out.reshape(*radiance.shape[:-3], *out.shape[1:]),
+                out_depth.reshape(*depth.shape[:-2], *out_depth.shape[1:]))
 
     @staticmethod
-    def backward(ctx, grad):
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad, grad_depth):
         source, position = ctx.source, ctx.position
         grad = grad.reshape(-1, *grad.shape[-3:]).contiguous()
-        grad_source = grad_position = None
-        if ctx.needs_input_grad[0]:
-            grad_source = torch.zeros_like(source)
-            for bands in _bands(position, source.shape[1]):
-                backward_source(source.numpy(), position.numpy(), grad.numpy(), bands,
-                                 grad_source.numpy())
-            grad_source = grad_source.reshape(ctx.shape)
+        of_radiance = of_depth = of_position = of_gain = None
         if ctx.needs_input_grad[1]:
-            grad_position = torch.zeros_like(position)
+            of_depth = _resample_depth_back(grad_depth, position, ctx.shapes[1])
+        of_gain, scaled = torch.empty_like(ctx.gain), torch.empty_like(grad)
+        backward_gain(ctx.out.numpy(), grad.numpy(), ctx.gain.numpy(), of_gain.numpy(),
+                      scaled.numpy())
+        if ctx.needs_input_grad[0]:
+            of_radiance = torch.zeros_like(source)
+            for bands in _bands(position, source.shape[1]):
+                backward_source(source.numpy(), position.numpy(), scaled.numpy(), bands,
+                                of_radiance.numpy())
+            of_radiance = of_radiance.reshape(ctx.shapes[0])
+        if ctx.needs_input_grad[2]:
+            of_position = torch.empty_like(position)
             backward_position(source.view(-1).numpy(), tuple(source.shape), position.numpy(),
-                               grad.flatten(2).numpy(), grad_position.numpy())
-        return grad_source, grad_position
+                              scaled.flatten(2).numpy(), of_position.numpy())
+        return of_radiance, of_depth, of_position, of_gain
+
+
+def _resample_depth_back(grad: Tensor, position: Tensor, shape: tuple) -> Tensor:
+    """Gradient of the depth (*batch, h, w) whose nearest samples had the gradient ``grad``."""
+    row, column = _nearest(position, shape[-2:])
+    out = grad.new_zeros(shape).flatten(-2)
+    return out.index_add(-1, (row * shape[-1] + column).flatten(), grad.flatten(-2)).reshape(shape)
 
 
 def _bands(position: Tensor, height: int) -> list[np.ndarray]:

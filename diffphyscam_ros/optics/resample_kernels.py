@@ -177,6 +177,24 @@ def look_up(source, shape, depths, position, gain, out, out_depth):
 
 
 @kernel
+def backward_gain(out, grad, gain, of_gain, scaled):
+    """
+    Gradient of the gain (H, W), summed over frames and colours, and of what it multiplied.
+
+    Where the gain is 0 so is its gradient: nothing is known of what it hid.
+    """
+    batch, height, width, channels = out.shape
+    for v in numba.prange(height):
+        for u in range(width):
+            total = np.float32(0)
+            for n in range(batch):
+                for c in range(channels):
+                    total += grad[n, v, u, c] * out[n, v, u, c]
+                    scaled[n, v, u, c] = grad[n, v, u, c] * gain[v, u]
+            of_gain[v, u] = total / gain[v, u] if gain[v, u] > 0 else np.float32(0)
+
+
+@kernel
 def backward_source(source, position, grad, bands, grad_source):
     """Add the gradient to the source; bands of one call never meet in a row of it."""
     batch, h, w, channels = source.shape
