@@ -19,7 +19,7 @@ from diffphyscam_ros.optics.lanes import (
     VECTOR,
 )
 
-TILE_ROWS, TILE_COLUMNS = 32, 64
+TILE_ROWS, TILE_COLUMNS = 32, 128
 _ONE, _HALF, _ZERO = np.float32(1), np.float32(0.5), np.float32(0)
 
 
