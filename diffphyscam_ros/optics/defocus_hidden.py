@@ -22,8 +22,10 @@ MIXTURE_TOLERANCE = 0.2
 #: Rows and columns that are searched together, and how many such blocks the reach spans.
 _ROWS, _COLUMNS = 8, 16
 _ROWS_AROUND, _COLUMNS_AROUND = REACH // _ROWS, REACH // _COLUMNS
-#: Radii that grow no faster than this per pixel along both axes hide nothing.
-_FLAT = np.float32(0.7)
+#: A radius that grows no faster than this [px per px] belongs to one surface, and hides nothing.
+SLOPE = 0.35
+#: The same along both axes at once.
+_FLAT = np.float32(SLOPE / np.sqrt(2))
 
 
 def _search_offsets() -> np.ndarray:
@@ -37,6 +39,8 @@ def _search_offsets() -> np.ndarray:
 
 OFFSETS = _search_offsets()
 DISTANCES = np.hypot(OFFSETS[:, 0], OFFSETS[:, 1])
+#: [px] by which the radius must rise over each offset for the surface there to show.
+RISES = np.maximum(DISTANCES - 1, SLOPE * DISTANCES)
 
 
 @kernel
@@ -57,7 +61,7 @@ def _measure_blocks(radii, maxima, steep):
 
 
 @kernel
-def _search(radii, width, flat, maxima, steep, offsets, distances, found, flat_found, counts):
+def _search(radii, width, flat, maxima, steep, offsets, rises, found, flat_found, counts):
     """Number of the nearest offset that shows through each pixel, -1 for none; counts per row."""
     stride = radii.shape[1]
     height = found.shape[0]
@@ -84,17 +88,17 @@ def _search(radii, width, flat, maxima, steep, offsets, distances, found, flat_f
             if reach <= _ROWS:
                 reach = min(reach, close - least)
             found[first:last, i * _COLUMNS:(i + 1) * _COLUMNS] = -1
-            if not edge or reach <= 1:
+            if not edge or reach <= rises[0]:
                 continue
-            for k in range(len(distances)):
-                if distances[k] >= reach:
+            for k in range(len(rises)):
+                if rises[k] >= reach:
                     break
                 step = offsets[k, 0] * stride + offsets[k, 1]
                 for y in range(first, last):
                     for x in range(i * _COLUMNS, (i + 1) * _COLUMNS, lanes):
                         here = (REACH + y) * stride + REACH + x
                         keep_first(flat_found, y * found.shape[1] + x, flat, here,
-                                   here + step, distances[k], np.int32(k))
+                                   here + step, rises[k], np.int32(k))
             for y in range(first, last):
                 for x in range(i * _COLUMNS, min(width, (i + 1) * _COLUMNS)):
                     counts[y] += found[y, x] >= 0
@@ -120,9 +124,9 @@ def _search_torch(radius: Tensor) -> Tensor:
     columns = torch.arange(width, device=radius.device)
     found = torch.full(radius.shape, -1, device=radius.device)
     flat = radius.flatten()
-    for (dy, dx), distance in zip(OFFSETS.tolist(), DISTANCES.tolist(), strict=True):
+    for (dy, dx), rise in zip(OFFSETS.tolist(), RISES.tolist(), strict=True):
         there = (rows + dy).clamp(0, height - 1) * width + (columns + dx).clamp(0, width - 1)
-        shows = (flat[there] - radius > distance) & (found < 0)
+        shows = (flat[there] - radius > rise) & (found < 0)
         found = torch.where(shows, there, found)
     return found
 
@@ -136,7 +140,7 @@ def find_hidden_cpu(radii: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarr
     counts = np.empty(height, np.int64)
     _measure_blocks(radii, maxima, steep)
     _search(radii, width, radii.reshape(-1), maxima, steep, OFFSETS,
-            DISTANCES.astype(radii.dtype), found, found.reshape(-1), counts)
+            RISES.astype(radii.dtype), found, found.reshape(-1), counts)
     ends = counts.cumsum()
     front, behind = np.empty((2, ends[-1]), np.int64)
     _collect(found, counts, ends, width, OFFSETS, front, behind)
@@ -161,7 +165,8 @@ def hidden_layer(radiance: Tensor, radius: Tensor, front: Tensor,
     """
     Colour (n, C) and weight (n,) of the hidden pixels; gradients by autograd.
 
-    The weight rises from 0 to 1 over the last pixel of the depth to which the surface shows.
+    The weight falls from 1 to 0 over one pixel beyond the depth to which the surface shows, and
+    with the slope of the radius, until what may be one surface has none.
 
     :param radiance: (H, W, C).
     :param radius: (2, n) signed blur radius [px] of the pixels in front and behind.
@@ -170,7 +175,8 @@ def hidden_layer(radiance: Tensor, radius: Tensor, front: Tensor,
     y, x = front // width, front % width
     dy, dx = behind // width - y, behind % width - x
     distance = torch.hypot(dy.to(radius), dx.to(radius)).clamp_min(1)
-    weight = (radius[1] - radius[0] - distance).clamp(0, 1)
+    rise = radius[1] - radius[0]
+    weight = torch.minimum(rise - distance + 1, (rise - SLOPE * distance) / (1 - SLOPE)).clamp(0, 1)
 
     def at(extra):
         row = (y + torch.round(dy * (1 + extra / distance)).long()).clamp(0, height - 1)

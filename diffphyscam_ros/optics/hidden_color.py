@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from diffphyscam_ros.kernels import inline, kernel, serial
-from diffphyscam_ros.optics.defocus_hidden import MIXTURE_TOLERANCE
+from diffphyscam_ros.optics.defocus_hidden import MIXTURE_TOLERANCE, SLOPE
 
 _FLOOR, _FAINT = 1e-12, 1e-3
 
@@ -23,6 +23,12 @@ def _beside(height, width, front, behind, along):
     row = y + int(np.rint(dy * (1 + along / distance)))
     column = x + int(np.rint(dx * (1 + along / distance)))
     return min(max(row, 0), height - 1) * width + min(max(column, 0), width - 1), distance
+
+
+@inline
+def _shares(rise, distance):
+    """How far the surface behind reaches, and how much steeper it is than one surface."""
+    return rise - distance + 1, (rise - SLOPE * distance) / (1 - SLOPE)
 
 
 @inline
@@ -66,7 +72,7 @@ def hidden_colors(image, place, radii, border, front, behind, color, weight, hid
             color[n, k] = colors[c, k] - kept * (colors[q, k] - colors[f, k])
         rise = (radii[border + behind[n] // width, border + behind[n] % width]
                 - radii[border + front[n] // width, border + front[n] % width])
-        weight[n] = min(max(rise - distance, 0.0), 1.0)
+        weight[n] = min(max(min(*_shares(rise, distance)), 0.0), 1.0)
         hidden_place[n] = ladder[behind[n]]
 
 
@@ -112,3 +118,8 @@ def hidden_colors_back(image, front, behind, weight, of_color, of_weight, of_pla
         ladder[behind[n]] += of_place[n]
         if weight[n] <= 0 or weight[n] >= 1:
             of_weight[n] = 0
+        # from either share the rise follows
+        distance = _beside(height, width, front[n], behind[n], 0)[1]
+        reached, steeper = _shares(weight[n] + distance - 1, distance)
+        if steeper < reached:
+            of_weight[n] /= 1 - SLOPE
