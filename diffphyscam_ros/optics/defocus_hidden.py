@@ -176,12 +176,14 @@ def hidden_layer(radiance: Tensor, radius: Tensor, front: Tensor,
     dy, dx = behind // width - y, behind % width - x
     distance = torch.hypot(dy.to(radius), dx.to(radius)).clamp_min(1)
     rise = radius[1] - radius[0]
-    weight = torch.minimum(rise - distance + 1, (rise - SLOPE * distance) / (1 - SLOPE)).clamp(0, 1)
+    steeper = (rise - SLOPE * distance) / (1 - SLOPE)
+    weight = torch.minimum(rise - distance + 1, steeper).clamp(0, 1)
 
     def at(extra):
         row = (y + torch.round(dy * (1 + extra / distance)).long()).clamp(0, height - 1)
         column = (x + torch.round(dx * (1 + extra / distance)).long()).clamp(0, width - 1)
-        return radiance.reshape(-1, channels)[row * width + column]
+        # in double precision: squares of bright colours overflow
+        return radiance.reshape(-1, channels)[row * width + column].double()
 
     color, further, nearer = at(0), at(1), at(-2)
     line, offset = nearer - further, color - further
@@ -189,4 +191,5 @@ def hidden_layer(radiance: Tensor, radius: Tensor, front: Tensor,
     share = (offset * line).sum(-1) / ((line ** 2).sum(-1) + scale)
     beside = ((offset - share[:, None] * line) ** 2).sum(-1) / ((offset ** 2).sum(-1) + scale)
     trust = (1 - beside / MIXTURE_TOLERANCE).clamp_min(0)
-    return color - (share.clamp(0, 0.5) * trust)[:, None] * line, weight
+    color = color - (share.clamp(0, 0.5) * trust)[:, None] * line
+    return color.to(radiance), weight

@@ -32,20 +32,28 @@ def _shares(rise, distance):
 
 
 @inline
+def _parts(colors, k, c, f, q):
+    """Colour k, how far it lies from the surface behind, and the line to the surface in front."""
+    here, further, nearer = (np.float64(colors[c, k]), np.float64(colors[f, k]),
+                             np.float64(colors[q, k]))
+    return here - further, nearer - further, here * here + further * further + nearer * nearer
+
+
+@inline
 def _mixture(colors, c, f, q):
     """Share of the mixing line, its quotients' parts, and how far beside the line c lies."""
     product = line = offset = norm = 0.0
     for k in range(colors.shape[1]):
-        o, direction = colors[c, k] - colors[f, k], colors[q, k] - colors[f, k]
+        o, direction, square = _parts(colors, k, c, f, q)
         product += o * direction
         line += direction * direction
         offset += o * o
-        norm += colors[c, k] ** 2 + colors[f, k] ** 2 + colors[q, k] ** 2
+        norm += square
     scale = _FAINT * norm + _FLOOR
     share = product / (line + scale)
     beside = 0.0
     for k in range(colors.shape[1]):
-        o, direction = colors[c, k] - colors[f, k], colors[q, k] - colors[f, k]
+        o, direction, _ = _parts(colors, k, c, f, q)
         beside += (o - share * direction) ** 2
     return share, line + scale, beside, offset + scale
 
@@ -97,17 +105,17 @@ def hidden_colors_back(image, front, behind, weight, of_color, of_weight, of_pla
         part, trust = min(max(share, 0.0), 0.5), max(closeness, 0.0)
         along = 0.0
         for k in range(channels):
-            along += of_color[n, k] * (colors[q, k] - colors[f, k])
+            along += of_color[n, k] * _parts(colors, k, c, f, q)[1]
         of_beside = part * along / MIXTURE_TOLERANCE if closeness >= 0 else 0.0
         of_distance, of_size = of_beside / size, -of_beside * beside / (size * size)
         of_share = -trust * along if 0 <= share <= 0.5 else 0.0
         for k in range(channels):
-            o, line = colors[c, k] - colors[f, k], colors[q, k] - colors[f, k]
+            o, line, _ = _parts(colors, k, c, f, q)
             of_share -= 2 * of_distance * (o - share * line) * line
         of_product, of_square = of_share / square, -of_share * share / square
         of_scale = of_size + of_square
         for k in range(channels):
-            o, line = colors[c, k] - colors[f, k], colors[q, k] - colors[f, k]
+            o, line, _ = _parts(colors, k, c, f, q)
             apart = 2 * of_distance * (o - share * line)
             of_offset = apart + 2 * of_size * o + of_product * line
             of_line = (of_product * o + 2 * of_square * line - share * apart

@@ -60,7 +60,7 @@ class Lens:
     """Largest kernel of the published defocus; the others have no limit."""
     residual_blur: Number = field(0.0, unit='px', low=0)
     """Gaussian sigma of what is never sharp: diffraction, aberrations, optical low-pass."""
-    oversampling: float = field(1.15, low=1, high=4)
+    oversampling: float = field(1.05, low=1, high=4)
     """Rendered pixels per image pixel where the distorted image is finest."""
 
     def __post_init__(self) -> None:

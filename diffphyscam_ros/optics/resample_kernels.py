@@ -14,7 +14,7 @@ from diffphyscam_ros.kernels import inline, kernel
 from diffphyscam_ros.optics.cubic_lanes import cubic_slopes, cubic_three
 
 #: Keys' a.
-SHARPNESS = -0.65
+SHARPNESS = -0.75
 
 
 def weights(t, a, one):
