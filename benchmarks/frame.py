@@ -41,7 +41,7 @@ STAGES = (
     ('diffphyscam_ros.render.fused', 'shade', 'shading'),
     ('diffphyscam_ros.render.fused', 'antialias_silhouettes', 'silhouettes'),
     ('diffphyscam_ros.picture', 'PhysicalCamera.sample', 'camera'),
-    ('diffphyscam_ros.camera', 'resample.resample_frame', 'distortion, vignetting'),
+    ('diffphyscam_ros.optics.bend', 'resample.resample_frame', 'distortion, vignetting'),
     ('diffphyscam_ros.camera', 'defocus', 'defocus'),
     ('diffphyscam_ros.camera', 'develop.develop', 'exposure, noise, response'),
 )

@@ -15,7 +15,8 @@ import yaml
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io.config import load_yaml, to_mapping
 from diffphyscam_ros.io.files import write_text
-from diffphyscam_ros.optics import intrinsics, pixel_map, resample, vignetting
+from diffphyscam_ros.optics import intrinsics
+from diffphyscam_ros.optics.bend import bend
 from diffphyscam_ros.optics.defocus import defocus
 from diffphyscam_ros.optics.intrinsics import floats, Lens, tensor
 from diffphyscam_ros.optics.published_defocus import kernel_size, published_defocus
@@ -163,8 +164,7 @@ class PhysicalCamera:
                                                settings.focus_distance)
 
     def _bend(self, radiance, depth, settings, render_matrix):
-        """Distortion and vignetting, kept maps where their numbers want no gradient."""
-        lens = self.lens
+        """Distortion and vignetting."""
         if isinstance(settings.focal_length, Tensor) and settings.focal_length.dim():
             raise InputError('focal_length has one value for each frame; a batch has one zoom: '
                              'pass a number.')
@@ -172,34 +172,8 @@ class PhysicalCamera:
         if render_matrix is not None:
             matrix, size = render_matrix, tuple(radiance.shape[-3:-1])
         _check_images(radiance, depth, size)
-        focal_length = self._imaging(settings)
-        numbers = intrinsics.intrinsics(lens, focal_length, radiance)
-        coefficients = tensor(lens.distortion_coefficients, radiance)
-        render = torch.stack([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
-        gain = tensor(lens.vignetting_gain, radiance)
-        polynomial = tensor(lens.vignetting_polynomial, radiance)
-        wants = torch.is_grad_enabled() and any(
-            value.requires_grad for value in (numbers, coefficients, gain, polynomial))
-        bend = numbers.requires_grad or coefficients.requires_grad or render_matrix is not None
-        bend = bend or not intrinsics.is_pinhole(lens)
-        if resample.compiled(radiance) and not wants:
-            key = (floats(intrinsics.intrinsics(lens, focal_length).detach()),
-                   lens.distortion_model, floats(coefficients), lens.size, floats(render))
-            position, fall_off = vignetting.cached_fall_off(*key, floats(gain)[0],
-                                                            floats(polynomial))
-            _check_inside(position, size, lens)
-        else:
-            position = pixel_map.pixel_map(numbers, lens.distortion_model, coefficients,
-                                           lens.size, matrix)
-            _check_inside(position.detach(), size, lens)
-            fall_off = vignetting.fall_off(position, render.to(radiance), numbers, gain,
-                                           polynomial)
-        if bend and resample.compiled(radiance):
-            return resample.resample_frame(radiance, depth, position, fall_off)
-        if bend:
-            radiance = resample.resample(radiance, position)
-            depth = resample.resample_depth(depth, position)
-        return vignetting.vignette(radiance, fall_off), depth
+        return bend(radiance, depth, self.lens, self._imaging(settings), matrix,
+                    render_matrix is not None)
 
     def _expose(self, radiance, settings):
         return exposure.expose(radiance,
@@ -290,15 +264,3 @@ def _check_images(radiance: Tensor, depth: Tensor, size: tuple[int, int]) -> Non
     if depth.shape != radiance.shape[:-1]:
         raise InputError(f'depth has shape {tuple(depth.shape)}; pass '
                          f'{tuple(radiance.shape[:-1])}, one value for each pixel of radiance.')
-
-
-def _check_inside(position: Tensor, size: tuple[int, int], lens: Lens) -> None:
-    """No published pixel is invented: each must look inside the rendering."""
-    # The map is one-to-one, so its extremes lie on the image's border.
-    border = torch.cat([position[0], position[-1], position[:, 0], position[:, -1]])
-    low, high = border.amin(0).tolist(), border.amax(0).tolist()
-    if not (min(low) >= -0.51 and high[0] <= size[1] - 0.49 and high[1] <= size[0] - 0.49):
-        raise InputError(
-            f'The {lens.distortion_model} lens looks at columns {low[0]:.1f} to {high[0]:.1f} and '
-            f'rows {low[1]:.1f} to {high[1]:.1f} of a rendering of {size[1]}x{size[0]} px; '
-            'render the view that render_view names, or a wider one.')

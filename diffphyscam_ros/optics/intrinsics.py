@@ -6,7 +6,7 @@ enough for every published pixel and fine enough that resampling does not soften
 :mod:`diffphyscam_ros.optics.resample` bends that rendering into the image the lens would make.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass, replace
 import functools
 import math
 from typing import Literal
@@ -92,6 +92,19 @@ def floats(value) -> tuple[float, ...]:
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 
+def is_plain(*parts) -> bool:
+    """Whether numbers and frozen dataclasses of numbers hold no tensor: fit for a cache's key."""
+    return not any(isinstance(value, Tensor) for part in parts
+                   for value in (vars(part).values() if is_dataclass(part) else (part,)))
+
+
+def plain(part):
+    """Return a dataclass with plain numbers in the place of its tensors, cut from any graph."""
+    return replace(part, **{
+        name: tuple(value.tolist()) if value.dim() else value.item()
+        for name, value in vars(part).items() if isinstance(value, Tensor)})
+
+
 def imaging_focal_length(lens: Lens, focal_length: Number, focus_distance: Number) -> Number:
     """
     Focal length [m] that scales K: the zoom's, and with focus breathing the image distance's.
@@ -160,6 +173,18 @@ def render_view(lens: Lens, focal_length: Number) -> tuple[Tensor, tuple[int, in
     The matrix is a constant: gradients of the lens flow through the resampling, which knows the
     rendering it is given and needs no other derivative of it.
     """
+    if is_plain(lens, focal_length):
+        matrix, size = _plain_view(lens, focal_length)
+        return matrix.clone(), size
+    return _view(lens, focal_length)
+
+
+@functools.lru_cache(maxsize=64)
+def _plain_view(lens: Lens, focal_length: float) -> tuple[Tensor, tuple[int, int]]:
+    return _view(lens, focal_length)
+
+
+def _view(lens: Lens, focal_length: Number) -> tuple[Tensor, tuple[int, int]]:
     numbers = intrinsics(lens, focal_length).detach()
     if is_pinhole(lens):
         return camera_matrix(numbers), lens.size

@@ -11,6 +11,7 @@ receivers offset along their normal (Holbert, GDC 2011).
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -34,7 +35,12 @@ _PATIENCE = 60
 
 def light_basis(to_sun: np.ndarray) -> np.ndarray:
     """Rows: right, up, towards the sun (3, 3) float64."""
-    toward = to_sun / np.linalg.norm(to_sun)
+    return _basis(*to_sun.tolist())
+
+
+@lru_cache(maxsize=8)
+def _basis(x: float, y: float, z: float) -> np.ndarray:
+    toward = np.array([x, y, z]) / np.linalg.norm([x, y, z])
     helper = np.array([0., 0., 1.]) if abs(toward[2]) < 0.95 else np.array([1., 0., 0.])
     right = np.cross(helper, toward)
     right /= np.linalg.norm(right)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffphyscam_ros.kernels import kernel
-from diffphyscam_ros.optics.intrinsics import floats, tensor
+from diffphyscam_ros.optics.intrinsics import floats, is_plain, tensor
 from diffphyscam_ros.sensor import exposure, noise
 from diffphyscam_ros.sensor.mosaic import PATTERNS
 from diffphyscam_ros.sensor.noise import BLOCK, fill_noisy
@@ -44,11 +44,40 @@ def develop(radiance: Tensor, sensor: Sensor, settings: Settings, seed: int) -> 
     image = radiance.detach().reshape(-1, *radiance.shape[-3:]).contiguous()
     batch, height, width, colours = image.shape
     channels = sensor.channels
+    shape = (*radiance.shape[:-3], colours)
+    numbers, blocks, mosaic = (_kept_numbers if is_plain(sensor, settings) else _numbers)(
+        sensor, settings, shape)
+    noisy = sensor.noise
+    pattern = (noise.pattern_bytes(sensor.serial_number, (height, width, channels))
+               .view(2, height, width * channels)
+               if noisy else torch.empty(0, 0, 0, dtype=torch.int8))
+    lookup, numbers_out = _tables(sensor.response, *floats(sensor.response_exponent),
+                                  floats(sensor.response_table), sensor.bits)
+    matrix = (tensor(sensor.color_matrix).detach().float().numpy()
+              if len(sensor.color_matrix) else _NO_MATRIX)
+    out = torch.empty(batch, height, width, channels,
+                      dtype=torch.uint8 if sensor.bits == 8 else torch.uint16)
+    _develop(image.view(batch, height, width * colours).numpy(), colours, channels,
+             numbers[:, 0].numpy(), blocks.numpy(),
+             np.float32(float(sensor.saturation_capacity)), pattern.numpy(), mosaic, matrix,
+             lookup, numbers_out, *noise.seeds(seed), noisy, *noise.tables(),
+             np.float32(sensor.levels), out.view(batch, height, width * channels).numpy())
+    return out.reshape(*radiance.shape[:-3], height, width, channels)
+
+
+def _numbers(sensor: Sensor, settings: Settings, shape: tuple[int, ...]
+             ) -> tuple[Tensor, Tensor, np.ndarray]:
+    """
+    Nine numbers of each colour (batch, 9, C), those of a block's samples, and the mosaic.
+
+    :param shape: (*batch, C) of the image.
+    :return: the second (batch, 2, 9, BLOCK), for even and odd rows.
+    """
     mosaic = np.array(PATTERNS.get(sensor.color_filter, _ALL), np.int64)
     like = torch.empty((), dtype=torch.float64)
 
     def row(value: Tensor) -> Tensor:
-        return value.detach().expand(*radiance.shape[:-3], colours).reshape(batch, colours)
+        return value.detach().expand(shape).reshape(-1, shape[-1])
 
     sensitivity = (per_frame(settings.iso, like) / per_frame(sensor.iso_reference, like)
                    * per_channel(sensor.white_balance, like))
@@ -61,27 +90,14 @@ def develop(radiance: Tensor, sensor: Sensor, settings: Settings, seed: int) -> 
         row(per_channel(sensor.prnu, like)) / noise.PATTERN_STEPS,
         row(sensitivity), row(per_channel(sensor.response_gain, like)),
         row(per_channel(sensor.black_level, like))], 1).float()
-    # The numbers of the samples of one block, for even and odd rows: (batch, 2, 9, BLOCK).
     sample = torch.arange(noise.BLOCK)
     channel = torch.from_numpy(mosaic)[:, sample % 2]
-    channel = torch.where(channel < 0, sample % min(channels, colours), channel)
+    channel = torch.where(channel < 0, sample % min(sensor.channels, shape[-1]), channel)
     blocks = torch.stack([numbers[..., channel[0]], numbers[..., channel[1]]], 1).contiguous()
-    noisy = sensor.noise
-    pattern = (noise.pattern_bytes(sensor.serial_number, (height, width, channels))
-               .view(2, height, width * channels)
-               if noisy else torch.empty(0, 0, 0, dtype=torch.int8))
-    lookup, numbers_out = _tables(sensor.response, *floats(sensor.response_exponent),
-                                  floats(sensor.response_table), sensor.bits)
-    matrix = (tensor(sensor.color_matrix, like).detach().float().numpy()
-              if len(sensor.color_matrix) else _NO_MATRIX)
-    out = torch.empty(batch, height, width, channels,
-                      dtype=torch.uint8 if sensor.bits == 8 else torch.uint16)
-    _develop(image.view(batch, height, width * colours).numpy(), colours, channels,
-             numbers[:, 0].numpy(), blocks.numpy(),
-             np.float32(float(sensor.saturation_capacity)), pattern.numpy(), mosaic, matrix,
-             lookup, numbers_out, *noise.seeds(seed), noisy, *noise.tables(),
-             np.float32(sensor.levels), out.view(batch, height, width * channels).numpy())
-    return out.reshape(*radiance.shape[:-3], height, width, channels)
+    return numbers, blocks, mosaic
+
+
+_kept_numbers = functools.lru_cache(maxsize=8)(_numbers)
 
 
 @functools.lru_cache(maxsize=8)
