@@ -170,6 +170,7 @@ def _stages(result: Result, poses: np.ndarray, keep: Callable[[Fit], None]) -> N
         for name, value in estimate.items():
             shared[model.names.index(name)] = value
         model = replace(model, free=(*model.free, 'defocus', 'inverse_focus'))
+        model, shared = _circles(model, frames, shared, fitted)
     fitted = joint.fit(model, frames, shared, fitted.locals, iterations=10, step_done=keep)
     fitted = _freer_lens(result, fitted, keep)
     model = fitted.model
@@ -183,6 +184,20 @@ def _stages(result: Result, poses: np.ndarray, keep: Callable[[Fit], None]) -> N
     keep(fitted)
     if result.defocus_seen:
         result.blurs = blur.measure(fitted, frames)
+
+
+def _circles(model: Model, frames: list[Frame], shared: np.ndarray, before: Fit) \
+        -> tuple[Model, np.ndarray]:
+    """
+    Where circles of confusion are round: in the image, as we render, or before distortion.
+
+    The latter is what a lens does whose distortion squeezes blur as it does all else.
+    """
+    trials = [joint.fit(replace(model, before_distortion=early), frames, shared, before.locals,
+                        iterations=2, scale=before.scale, correlation=before.correlation)
+              for early in (False, True)]
+    best = min(trials, key=lambda t: t.cost)
+    return best.model, best.shared
 
 
 def _freer_lens(result: Result, fitted: Fit, keep: Callable[[Fit], None]) -> Fit:
