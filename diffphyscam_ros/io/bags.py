@@ -8,7 +8,6 @@ decoded. No ROS installation is needed (the ``rosbags`` package reads and writes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-import re
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,16 @@ from rosbags.typesys import get_typestore, Stores
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io import calibration
 from diffphyscam_ros.io.bag_faults import damaged, nothing_in
-from diffphyscam_ros.io.images import decode_message, Picture, read_image
+from diffphyscam_ros.io.images import (
+    decode_message,
+    image_files,
+    IMAGE_SUFFIXES,
+    Picture,
+    read_image,
+)
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
-IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.pgm', '.ppm')
 
 
 @dataclass(frozen=True)
@@ -209,14 +213,6 @@ class Recording:
 
     def _list(self, topics: list[Topic]) -> str:
         return 'it has ' + ', '.join(f'{t.name} ({t.type}, {t.count})' for t in topics) + '.'
-
-
-def image_files(folder: str | Path) -> list[Path]:
-    """Image files of a folder in natural order (``left2`` before ``left10``)."""
-    files = [p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES
-             and not p.name.startswith('.')]
-    return sorted(files, key=lambda p: [int(t) if t.isdigit() else t
-                                        for t in re.split(r'(\d+)', p.name)])
 
 
 class BagWriter:

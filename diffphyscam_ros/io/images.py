@@ -6,6 +6,7 @@ they serve rclpy messages, rosbags messages and files alike.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 import re
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 
 from diffphyscam_ros.errors import InputError
 
+#: of the files that a folder is searched for
+IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.pgm', '.ppm')
 #: encoding -> (bits per value, values per pixel, colour order, Bayer pattern or order of YUV)
 ENCODINGS = {
     'mono8': (8, 1, 'mono'), 'mono16': (16, 1, 'mono'),
@@ -159,6 +162,14 @@ def read_image(path: Any) -> Picture:
     if pixels is None:
         raise InputError(f'image {path} cannot be decoded; pass png, jpeg, tiff or pgm files.')
     return _picture(pixels, lossy=bytes(raw[:2]) == b'\xff\xd8')
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """Image files of a folder in natural order (``left2`` before ``left10``)."""
+    files = [p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES
+             and not p.name.startswith('.')]
+    return sorted(files, key=lambda p: [int(t) if t.isdigit() else t
+                                        for t in re.split(r'(\d+)', p.name)])
 
 
 def _picture(pixels: np.ndarray, *, encoding: str = '', lossy: bool = False) -> Picture:
