@@ -51,7 +51,11 @@ class Truth:
 
 @numba.njit(parallel=True, cache=True)
 def trace(T, camera, bitmap, texel, origin, paint, lamp, lens, focus, step, margin, out):
-    """Mean radiance over the lens at each point of a raster; T is camera from board, (3, 4)."""
+    """
+    Mean radiance over the lens in each cell of a raster; T is camera from board, (3, 4).
+
+    Each ray also has its own place in the cell, or edges along a row would step from cell to cell.
+    """
     fx, fy, cx, cy, k1, k2, p1, p2, k3 = camera
     nx, ny, nz = T[0, 2], T[1, 2], T[2, 2]
     for v in numba.prange(out.shape[0]):
@@ -69,7 +73,8 @@ def trace(T, camera, bitmap, texel, origin, paint, lamp, lens, focus, step, marg
             for s in range(lens.shape[0]):
                 # From the point (ox, oy, 0) of the lens through the sharp point at the focus.
                 ox, oy = lens[s, 0], lens[s, 1]
-                dx, dy, dz = x * focus - ox, y * focus - oy, focus
+                xs, ys = x + lens[s, 2] * step / (fx * f), y + lens[s, 3] * step / (fy * f)
+                dx, dy, dz = xs * focus - ox, ys * focus - oy, focus
                 # Board plane: normal is T's third column, through T's fourth.
                 a = nx * dx + ny * dy + nz * dz
                 b = nx * (T[0, 3] - ox) + ny * (T[1, 3] - oy) + nz * T[2, 3]
@@ -93,14 +98,21 @@ def trace(T, camera, bitmap, texel, origin, paint, lamp, lens, focus, step, marg
 
 
 def lens_points(diameter, count):
-    """(count, 2) points of a disc on a spiral [m], with the disc's own second moments."""
-    if diameter == 0:
-        return np.zeros((1, 2))
+    """
+    (count, 4) points of a disc on a spiral [m], with the disc's own second moments, and of a cell.
+
+    The latter, in [-0.5, 0.5], are Roberts' sequence R2; their mean is zero.
+    """
     i = np.arange(count) + 0.5
+    cell = (i[:, None] * [0.7548776662, 0.5698402910]) % 1
+    cell -= cell.mean(0)
+    if diameter == 0:
+        return np.concatenate([np.zeros((count, 2)), cell], 1)
     angle = i * np.pi * (3 - np.sqrt(5))
     points = np.sqrt(i / count)[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
     points -= points.mean(0)
-    return points @ np.linalg.inv(np.linalg.cholesky(points.T @ points / count)).T * diameter / 4
+    points = points @ np.linalg.inv(np.linalg.cholesky(points.T @ points / count)).T
+    return np.concatenate([points * diameter / 4, cell], 1)
 
 
 def rotation(vector):
@@ -143,9 +155,7 @@ def signal(truth, T, *, gain=1.0, lens_rays=48):
                                             truth.stripes]),
           np.array(truth.lamp), lens_points(truth.aperture, lens_rays), truth.focus, 1 / fine,
           margin, out)
-    # The mean of three points has a second moment of 2/27 px^2; the pixel's box has 1/12.
-    sigma = np.sqrt(truth.blur ** 2 + 1 / 12 - 2 / 27)
-    out = gaussian_filter(out, fine * sigma, mode='nearest', truncate=5)
+    out = gaussian_filter(out, fine * truth.blur, mode='nearest', truncate=5)
     out = out.reshape(out.shape[0] // fine, fine, -1, fine).mean((1, 3))
     return out[margin:-margin, margin:-margin] * fall_off(truth) * gain
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from diffphyscam_ros.errors import InputError
-from diffphyscam_ros.io.bags import BagWriter, image_files, Recording
+from diffphyscam_ros.io.bags import BagWriter, Recording
 from diffphyscam_ros.io.calibration import CalibrationFile
+from diffphyscam_ros.io.images import image_files
 
 INFO = CalibrationFile(8, 6, 'plumb_bob', (0.1, 0, 0, 0, 0), (5., 0, 3.5, 0, 5, 2.5, 0, 0, 1))
 

@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from diffphyscam_ros.errors import InputError
-from diffphyscam_ros.io.bags import image_files
 from diffphyscam_ros.io.files import existing_file
-from diffphyscam_ros.io.images import read_image
+from diffphyscam_ros.io.images import image_files, read_image
 
 DARK_QUANTISATION = 0.24
 """[DN^2] EMVA eq. 30: below this temporal dark variance, quantisation hides the noise."""

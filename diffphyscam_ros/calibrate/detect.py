@@ -133,9 +133,11 @@ def _chessboard(gray: np.ndarray, target: Target, thorough: bool) \
     flags = cv2.CALIB_CB_ADAPTIVE_THRESH | cv2.CALIB_CB_NORMALIZE_IMAGE
     found, corners = cv2.findChessboardCorners(
         small, size, flags=flags | (0 if thorough else cv2.CALIB_CB_FAST_CHECK))
-    if not found and thorough:
+    if not found and thorough:      # this one wants large squares
+        scale = min(2.0, 2000.0 / max(gray.shape))
+        large = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         found, corners = cv2.findChessboardCornersSB(
-            small, size, flags=cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_EXHAUSTIVE)
+            large, size, flags=cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_EXHAUSTIVE)
     if not found:
         return None
     corners = (corners.reshape(-1, 2) + 0.5) / scale - 0.5

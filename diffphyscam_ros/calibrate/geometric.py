@@ -15,6 +15,7 @@ import numpy as np
 
 from diffphyscam_ros.calibrate import arrow, shape
 from diffphyscam_ros.calibrate.detect import Detection
+from diffphyscam_ros.calibrate.first_guess import first_guess, pose_of
 from diffphyscam_ros.calibrate.target import Target
 from diffphyscam_ros.optics.distortion import COEFFICIENTS
 
@@ -125,7 +126,7 @@ def fit(views: Sequence[View], size: tuple[int, int], candidate: str, *,
     names = ('fx', 'fy', 'cx', 'cy', *COEFFICIENTS[model])
     mask = np.array([n in ('fx', 'fy', 'cx', 'cy') or n in free for n in names])
     if start is None or start.model != model or len(start.poses) != len(views):
-        intrinsics, poses = _first_guess(views, size, model, start)
+        intrinsics, poses = first_guess(views, size, model, start, _cost)
     else:
         intrinsics, poses = start.intrinsics.copy(), start.poses.copy()
     intrinsics[4:][~mask[4:]] = 0
@@ -177,7 +178,7 @@ def on_board(view: View, board: np.ndarray) -> np.ndarray:
 def fit_pose(view: View, intrinsics: np.ndarray, model: str, *,
              start: np.ndarray | None = None) -> np.ndarray:
     """Pose (6,) of a view with known intrinsics."""
-    pose = _pnp(view, intrinsics, model) if start is None else start.copy()
+    pose = pose_of(view, intrinsics, model) if start is None else start.copy()
     damping, cost = 1e-6, _cost([view], pose[None], intrinsics, model)
     for _ in range(30):
         pixels, jacobian, _ = project(view.points, pose, intrinsics, model)
@@ -216,63 +217,6 @@ def image_sigma(geometry: Geometry, pixels: np.ndarray) -> np.ndarray:
     J = J - R @ np.linalg.lstsq(R, J, rcond=None)[0]
     return np.sqrt(np.einsum('ij,jk,ik->i', J, geometry.covariance, J).clip(0)
                    .reshape(-1, 2).sum(1))
-
-
-def _first_guess(views: Sequence[View], size: tuple[int, int], model: str,
-                 start: Geometry | None) -> tuple[np.ndarray, np.ndarray]:
-    height, width = size
-    count = len(COEFFICIENTS[model])
-    if start is not None:
-        f = start.intrinsics[:4]
-    else:
-        objects = [v.points.astype(np.float32) for v in views]
-        images = [v.corners.astype(np.float32) for v in views]
-        try:
-            flags = (cv2.CALIB_FIX_PRINCIPAL_POINT | cv2.CALIB_ZERO_TANGENT_DIST
-                     | cv2.CALIB_FIX_K2 | cv2.CALIB_FIX_K3 | cv2.CALIB_FIX_ASPECT_RATIO
-                     | cv2.CALIB_USE_INTRINSIC_GUESS)
-            options = []
-            for ratio in (0.6, 1.0, 1.8):
-                K = np.array([[ratio * width, 0, (width - 1) / 2],
-                              [0, ratio * width, (height - 1) / 2], [0, 0, 1.0]])
-                rms, K, D, _, _ = cv2.calibrateCamera(objects, images, (width, height), K,
-                                                      np.zeros(5), flags=flags)
-                options.append((rms, K[0, 0], K[1, 1], K[0, 2], K[1, 2], D.ravel()[0]))
-            f = np.array(min(options)[1:5])
-            first = min(options)[5]
-        except cv2.error:
-            f, first = np.array([width, width, (width - 1) / 2, (height - 1) / 2], float), 0.0
-    intrinsics = np.r_[f, np.zeros(count)]
-    if start is None and model != 'equidistant':
-        intrinsics[4] = first
-    if model == 'equidistant':
-        options = []
-        for ratio in (1.0, 0.7, 0.45, 0.3):
-            guess = intrinsics.copy()
-            guess[:2] *= ratio
-            try:
-                poses = np.array([_pnp(v, guess, model) for v in views])
-                options.append((_cost(views, poses, guess, model), ratio, guess, poses))
-            except cv2.error:
-                continue
-        _, _, intrinsics, poses = min(options, key=lambda o: o[:2])
-        return intrinsics, poses
-    return intrinsics, np.array([_pnp(v, intrinsics, model) for v in views])
-
-
-def _pnp(view: View, intrinsics: np.ndarray, model: str) -> np.ndarray:
-    fx, fy, cx, cy = intrinsics[:4]
-    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
-    corners = view.corners.reshape(-1, 1, 2)
-    if model == 'equidistant':
-        corners, D = cv2.fisheye.undistortPoints(corners, K, intrinsics[4:].reshape(4, 1), P=K), \
-            None
-    else:
-        D = intrinsics[4:]
-    _, rotations, translations, errors = cv2.solvePnPGeneric(
-        view.points * [1, 1, 0], corners, K, D, flags=cv2.SOLVEPNP_IPPE)
-    best = int(np.argmin(np.asarray(errors).ravel()))
-    return np.r_[rotations[best].ravel(), translations[best].ravel()]
 
 
 def _cost(views: Sequence[View], poses: np.ndarray, shared: np.ndarray, model: str) -> float:

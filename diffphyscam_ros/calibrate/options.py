@@ -36,7 +36,7 @@ class Options:
     """Of the sensor; it cannot be seen in images."""
     max_views: int = number(40, low=3)
     """Views used for the geometry."""
-    max_frames: int = number(16, low=2)
+    max_frames: int = number(24, low=2)
     """Frames used on the pixels."""
     geometry_only: bool = False
     """Stop after the corners."""

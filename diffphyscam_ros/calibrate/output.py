@@ -145,7 +145,9 @@ def curves(result: Result) -> dict:
         near, far = result.blurs[:, 0].min(), result.blurs[:, 0].max()
         distance = np.geomspace(0.8 * near, 1.25 * far, 33)
         out['circle_of_confusion'] = {'distance_m': distance.tolist(),
-                                      'diameter_px': circle(result, distance).tolist()}
+                                      'diameter_px': circle(result, distance).tolist(),
+                                      'round': 'before distortion' if
+                                      result.fit.model.before_distortion else 'in the image'}
     return out
 
 

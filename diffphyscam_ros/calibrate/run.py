@@ -1,21 +1,20 @@
 """The calibration of a recording from end to end: survey, geometry, pixels, noise, judgement."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 import time
 
 import numpy as np
 import torch
 
 from diffphyscam_ros.calibrate import (
-    beliefs,
-    blur,
     geometric,
     held_out,
     joint,
     lens_choice,
     noise,
     photometric,
+    stages,
     views,
 )
 from diffphyscam_ros.calibrate.exposures import exposures
@@ -23,14 +22,11 @@ from diffphyscam_ros.calibrate.geometric import Geometry
 from diffphyscam_ros.calibrate.joint import Fit
 from diffphyscam_ros.calibrate.noise import Noise
 from diffphyscam_ros.calibrate.options import Options
-from diffphyscam_ros.calibrate.photometric import BENDS, Frame, LOCAL, Model
+from diffphyscam_ros.calibrate.photometric import Frame
 from diffphyscam_ros.calibrate.target import parse_target, Target
 from diffphyscam_ros.calibrate.views import Sighting, Survey
 from diffphyscam_ros.io.bags import Recording
 from diffphyscam_ros.optics.distortion import COEFFICIENTS
-
-RESPONSE = ('black_reflectance', 'log_exponent')
-FIXED_PHOTOMETRY = LOCAL[7:]
 
 
 @dataclass
@@ -135,81 +131,12 @@ def _fit_pixels(recording: Recording, topic: str, result: Result, chosen: list[S
         result.fit = state
         next(ticks, None)
     ticks = progress('fitting the pixels', range(24), 24)
-    _stages(result, np.array(start), keep)
+    stages.fit_all(result, np.array(start), keep)
     for _ in ticks:
         pass
     _measure_noise(result)
     _channel_gains(result, colours)
     held_out.judge(result, poses, progress)
-
-
-def _stages(result: Result, poses: np.ndarray, keep: Callable[[Fit], None]) -> None:
-    """Coarse to fine: exposure and response, everything smooth, defocus, bends of the curve."""
-    options, geometry, frames = result.options, result.geometry, result.frames
-    lens = ('fx', 'fy', 'cx', 'cy', *geometry.free)
-    model = Model(geometry.model, ('residual_blur', *RESPONSE), white=options.white,
-                  pixel_pitch=options.pixel_pitch, black=options.black)
-    shared = photometric.start_vector(model, geometry.intrinsics)
-    locals_ = np.array([photometric.start_local(model, f, p, shared)
-                        for f, p in zip(frames, poses, strict=True)])
-    some = list(range(0, len(frames), max(1, len(frames) // 6)))[:6]
-    first = joint.fit(model, [frames[i] for i in some], shared, locals_[some], iterations=4,
-                      fixed_locals=LOCAL[:6] + FIXED_PHOTOMETRY, step_done=keep)
-    shared = first.shared
-    locals_ = np.array([photometric.start_local(model, f, p, shared)
-                        for f, p in zip(frames, poses, strict=True)])
-    model = replace(model, free=(*lens, 'a2', 'a4', 'a6', 'residual_blur', *RESPONSE,
-                                 'black_level'))
-    fitted = joint.fit(model, frames, shared, locals_, iterations=4, step_done=keep)
-    model = beliefs.start(model, frames, fitted.locals)
-    result.blurs = blur.measure(fitted, frames)
-    estimate = blur.explain(result.blurs)
-    shared = fitted.shared.copy()
-    if estimate is not None:
-        result.defocus_seen = True
-        for name, value in estimate.items():
-            shared[model.names.index(name)] = value
-        model = replace(model, free=(*model.free, 'defocus', 'inverse_focus'))
-    fitted = joint.fit(model, frames, shared, fitted.locals, iterations=10, step_done=keep)
-    fitted = _freer_lens(result, fitted, keep)
-    model = fitted.model
-    curved = replace(model, free=(*model.free, *BENDS))
-    trial = joint.fit(curved, frames, fitted.shared, fitted.locals, iterations=4,
-                      scale=fitted.scale, correlation=fitted.correlation)
-    # Bends and exponent trade against vignetting: only a plain gain is worth that.
-    if trial.cost < 0.97 * fitted.cost - 30:
-        fitted = joint.fit(curved, frames, trial.shared, trial.locals, iterations=3,
-                           step_done=keep)
-    keep(fitted)
-    if result.defocus_seen:
-        result.blurs = blur.measure(fitted, frames)
-
-
-def _freer_lens(result: Result, fitted: Fit, keep: Callable[[Fit], None]) -> Fit:
-    """
-    Free the coefficients that corners did not ask for, where the pixels do.
-
-    Pixels tell a lens ten times better than a few dozen corners. A cost that falls by 30 is
-    chance in less than 1e-5 for three numbers; bent boards are left to the corners' choice.
-    """
-    richer = 'plumb_bob, k1 k2 p1 p2'
-    model, free = geometric.CANDIDATES[richer]
-    extra = tuple(n for n in free if n not in fitted.model.free)
-    if fitted.model.distortion != model or not extra or result.geometry.board.any():
-        return fitted
-    trial = joint.fit(replace(fitted.model, free=(*fitted.model.free, *extra)), result.frames,
-                      fitted.shared, fitted.locals, iterations=6, scale=fitted.scale,
-                      correlation=fitted.correlation)
-    lens = trial.shared[:len(result.geometry.intrinsics)]
-    if (trial.cost > fitted.cost - 30
-            or not lens_choice.covers_image(replace(result.geometry, intrinsics=lens))):
-        return fitted
-    result.geometry = geometric.fit(result.kept, result.geometry.size, richer,
-                                    start=result.geometry, fix_aspect=result.options.fix_aspect)
-    trial = joint.fit(trial.model, result.frames, trial.shared, trial.locals, iterations=4,
-                      step_done=keep)
-    keep(trial)
-    return trial
 
 
 def _measure_noise(result: Result) -> None:
@@ -262,7 +189,7 @@ def _split(result: Result, chosen: list[Sighting]) \
     by_index = {s.index: s for s in chosen}
     apart = {s.index for s in views.distinct([by_index[v.index] for v in good])}
     good = [v for v in good if v.index in apart]
-    held = good[2::5] if len(good) >= 8 else good[1::4] if len(good) >= 5 else []
+    held = good[2::6] if len(good) >= 8 else good[1::4] if len(good) >= 5 else []
     train = [v for v in good if v not in held]
     area = np.median([(v.corners.max(0) - v.corners.min(0)).prod() for v in train])
     count = int(np.clip(3e6 / area, 6, result.options.max_frames))

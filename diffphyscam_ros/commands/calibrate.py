@@ -49,7 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                         help='of the sensor [m] (default: 3e-6); no image tells it')
     parser.add_argument('--max-views', type=int, metavar='N', help='for geometry (default: 40)')
     parser.add_argument('--max-frames', type=int, metavar='N',
-                        help='for the fit on pixels (default: 16)')
+                        help='for the fit on pixels (default: 24)')
     parser.add_argument('--geometry-only', action='store_true', default=None,
                         help='stop after the corners')
     parser.add_argument('--camera-name', metavar='NAME', help='for camera_info.yaml')

@@ -8,8 +8,6 @@ decoded. No ROS installation is needed (the ``rosbags`` package reads and writes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-import re
-import sqlite3
 from typing import Any
 
 import numpy as np
@@ -19,11 +17,17 @@ from rosbags.typesys import get_typestore, Stores
 
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io import calibration
-from diffphyscam_ros.io.images import decode_message, Picture, read_image
+from diffphyscam_ros.io.bag_faults import damaged, nothing_in
+from diffphyscam_ros.io.images import (
+    decode_message,
+    image_files,
+    IMAGE_SUFFIXES,
+    Picture,
+    read_image,
+)
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
-IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.pgm', '.ppm')
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Recording:
             if not (self.path / 'metadata.yaml').exists():
                 self._files = image_files(self.path)
                 if not self._files:
-                    raise InputError(_nothing_in(self.path))
+                    raise InputError(nothing_in(self.path, IMAGE_SUFFIXES))
         elif self.path.suffix not in ('.mcap', '.db3', '.bag'):
             raise InputError(f'{self.path} is not a rosbag; pass a bag folder, an .mcap, .db3 or '
                              '.bag file, or a folder of images.')
@@ -77,7 +81,7 @@ class Recording:
             self._reader.open()
         except Exception as error:   # rosbags raises many types on damaged files
             self._reader = None
-            raise InputError(_damaged(self.path, error)) from error
+            raise InputError(damaged(self.path, error)) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -199,7 +203,7 @@ class Recording:
             except StopIteration:
                 return
             except Exception as error:   # rosbags raises many types on damaged files
-                raise InputError(_damaged(self.path, error)) from error
+                raise InputError(damaged(self.path, error)) from error
             yield message
 
     def _open(self) -> AnyReader:
@@ -209,14 +213,6 @@ class Recording:
 
     def _list(self, topics: list[Topic]) -> str:
         return 'it has ' + ', '.join(f'{t.name} ({t.type}, {t.count})' for t in topics) + '.'
-
-
-def image_files(folder: str | Path) -> list[Path]:
-    """Image files of a folder in natural order (``left2`` before ``left10``)."""
-    files = [p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES
-             and not p.name.startswith('.')]
-    return sorted(files, key=lambda p: [int(t) if t.isdigit() else t
-                                        for t in re.split(r'(\d+)', p.name)])
 
 
 class BagWriter:
@@ -310,30 +306,3 @@ def _header_stamp(raw: bytes, is_ros2: bool, time: int) -> float:
     else:
         return time * 1e-9
     return float(seconds) + float(nanoseconds) * 1e-9 if seconds or nanoseconds else time * 1e-9
-
-
-def _nothing_in(path: Path) -> str:
-    bags = [p for p in sorted(path.iterdir()) if p.suffix in ('.mcap', '.db3')]
-    if bags:
-        storage = 'mcap' if bags[0].suffix == '.mcap' else 'sqlite3'
-        return (f'{path} has no metadata.yaml (the recorder was probably killed); pass the file '
-                f'{bags[0]} itself or rebuild it with `ros2 bag reindex {path} -s {storage}`.')
-    return (f'{path} holds neither a rosbag (metadata.yaml) nor image files '
-            f'({", ".join(s[1:] for s in IMAGE_SUFFIXES)}); pass the right folder.')
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).rstrip('.')
-    if isinstance(error, AssertionError):
-        reason = 'its structure ends early'
-    if isinstance(error, sqlite3.Error):
-        reason = f'database error: {reason}'
-    files = [path] if path.is_file() else [p for p in path.iterdir()
-                                           if p.suffix in ('.mcap', '.db3')]
-    suffix = files[0].suffix if files else ''
-    step = {'.mcap': f'`mcap recover {files[0] if files else path} -o recovered.mcap`',
-            '.bag': f'`rosbag reindex {path}`',
-            '.db3': f'`sqlite3 {files[0] if files else path} .recover | sqlite3 recovered.db3`',
-            }.get(suffix, 'recording again')
-    return (f'{path} is truncated or damaged ({reason}); recover it with {step} '
-            'and pass the result.')

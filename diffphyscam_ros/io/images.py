@@ -6,6 +6,7 @@ they serve rclpy messages, rosbags messages and files alike.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 import re
 from typing import Any
 
@@ -14,7 +15,9 @@ import numpy as np
 
 from diffphyscam_ros.errors import InputError
 
-#: encoding -> (bits per value, values per pixel, colour order or Bayer pattern)
+#: of the files that a folder is searched for
+IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.pgm', '.ppm')
+#: encoding -> (bits per value, values per pixel, colour order, Bayer pattern or order of YUV)
 ENCODINGS = {
     'mono8': (8, 1, 'mono'), 'mono16': (16, 1, 'mono'),
     '8UC1': (8, 1, 'mono'), '16UC1': (16, 1, 'mono'),
@@ -22,11 +25,14 @@ ENCODINGS = {
     '8UC3': (8, 3, 'bgr'), '16UC3': (16, 3, 'bgr'), '8UC4': (8, 4, 'bgr'),
     'rgb16': (16, 3, 'rgb'), 'bgr16': (16, 3, 'bgr'),
     'rgba16': (16, 4, 'rgb'), 'bgra16': (16, 4, 'bgr'),
+    'yuv422': (8, 2, 'uyvy'), 'uyvy': (8, 2, 'uyvy'),
+    'yuv422_yuy2': (8, 2, 'yuyv'), 'yuyv': (8, 2, 'yuyv'),
     **{f'bayer_{p}{b}': (b, 1, p) for p in ('rggb', 'bggr', 'gbrg', 'grbg') for b in (8, 16)},
 }
 
 _BAYER_TO_RGB = {'rggb': cv2.COLOR_BayerBG2RGB, 'bggr': cv2.COLOR_BayerRG2RGB,
                  'gbrg': cv2.COLOR_BayerGR2RGB, 'grbg': cv2.COLOR_BayerGB2RGB}
+_YUV_TO_RGB = {'uyvy': cv2.COLOR_YUV2RGB_UYVY, 'yuyv': cv2.COLOR_YUV2RGB_YUYV}
 _BAYER_TO_GRAY = {'rggb': cv2.COLOR_BayerBG2GRAY, 'bggr': cv2.COLOR_BayerRG2GRAY,
                   'gbrg': cv2.COLOR_BayerGR2GRAY, 'grbg': cv2.COLOR_BayerGB2GRAY}
 
@@ -111,6 +117,11 @@ def decode_raw(data: Any, *, encoding: str, height: int, width: int, step: int =
         return Picture(pixels[..., 0], bits, mosaic=order)
     if channels == 1:
         return Picture(pixels[..., 0], bits)
+    if order in _YUV_TO_RGB:
+        if width % 2:
+            raise InputError(f'image is {width} pixels wide but {encoding} holds pairs of pixels; '
+                             'the message is malformed, check the camera driver.')
+        return Picture(cv2.cvtColor(pixels, _YUV_TO_RGB[order]), bits)
     pixels = pixels[..., :3]
     return Picture(np.ascontiguousarray(pixels[..., ::-1] if order == 'bgr' else pixels), bits)
 
@@ -151,6 +162,14 @@ def read_image(path: Any) -> Picture:
     if pixels is None:
         raise InputError(f'image {path} cannot be decoded; pass png, jpeg, tiff or pgm files.')
     return _picture(pixels, lossy=bytes(raw[:2]) == b'\xff\xd8')
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """Image files of a folder in natural order (``left2`` before ``left10``)."""
+    files = [p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES
+             and not p.name.startswith('.')]
+    return sorted(files, key=lambda p: [int(t) if t.isdigit() else t
+                                        for t in re.split(r'(\d+)', p.name)])
 
 
 def _picture(pixels: np.ndarray, *, encoding: str = '', lossy: bool = False) -> Picture:
