@@ -42,6 +42,9 @@ Render = Callable[[Tensor, tuple[int, int], Tensor, int], tuple[Tensor, Tensor]]
 
 #: A pixel whose residual is within this many scales counts as explained by the twin.
 EXPLAINED = 4.0
+#: A step that promises to lower the cost (chi squared) by less than this ends a level: all
+#: parameters together are then within 0.7 standard deviations of where they are going.
+SETTLED = 0.5
 
 
 @dataclass(frozen=True)
@@ -133,21 +136,18 @@ class TwinFit:
             damping, equations = 1e-6, None
             for _ in range(iterations):
                 equations = equations or self._equations(state, pyramid, factor)
-                trial = self._stepped(state, equations, damping)
+                trial, promised = self._stepped(state, equations, damping)
                 cost = self._cost(trial, pyramid, factor, equations.scale)
                 done += 1 / factor ** 2
                 self.progress(min(done / total, 0.99), f'comparing at 1/{factor} of the size',
                               equations.scale)
                 if cost < equations.cost:
-                    gain = 1 - cost / equations.cost
                     state, result, equations = trial, None, None
                     damping = max(damping / 10, 1e-9)
-                    if gain < 1e-4:
-                        break
                 else:
                     damping = max(8 * damping, 1e-4)
-                    if damping > 10:
-                        break
+                if promised < SETTLED or damping > 10:
+                    break
             result = equations
         factor = levels[-1][0]
         result = result or self._equations(state, [shrink(s.image, factor) for s in self.shots],
@@ -238,8 +238,12 @@ class TwinFit:
         return float((self._shared_values(state) ** 2 * self._prior_precision()).sum()
                      + ((state.poses / own) ** 2).sum())
 
-    def _stepped(self, state: State, equations: 'Equations', damping: float) -> State:
+    def _stepped(self, state: State, equations: 'Equations', damping: float
+                 ) -> tuple[State, float]:
+        """Next state, and by how much the cost falls if the picture changes as its slope says."""
         step, own = arrow.solve(equations.shared, equations.gradient, equations.blocks, damping)
+        promised = equations.gradient @ step + sum(
+            block.gradient @ o for block, o in zip(equations.blocks, own, strict=True))
         count = len(self.parameters)
         # Further away than its prior, the slope of a parameter means nothing.
         reach = np.array([p.prior for p in self.parameters])
@@ -247,7 +251,7 @@ class TwinFit:
         return replace(state, camera=moved(state.camera, self.parameters, step[:count]),
                        moved=state.moved + step[:count], mount=state.mount + step[count:count + 3],
                        time_offset=state.time_offset + float(step[count + 3]),
-                       poses=state.poses + np.stack(own))
+                       poses=state.poses + np.stack(own)), float(promised)
 
     def _cost(self, state: State, pyramid: list[np.ndarray], factor: int, scale: float) -> float:
         cost = self._prior_cost(state)
