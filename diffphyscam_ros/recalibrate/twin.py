@@ -10,7 +10,7 @@ difference quotients of the forward camera; lens and poses by the picture's grad
 motion of each pixel, which the lens model and the pixel's depth tell.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -36,50 +36,13 @@ from diffphyscam_ros.recalibrate.alignment import (
 )
 from diffphyscam_ros.recalibrate.parameters import at_level, moved, Parameter
 from diffphyscam_ros.recalibrate.progress import Progress, silent
-
-#: Rendering the twin: (K (3, 3), (height, width), T_world_optical, view number) -> radiance, depth
-Render = Callable[[Tensor, tuple[int, int], Tensor, int], tuple[Tensor, Tensor]]
+from diffphyscam_ros.recalibrate.shots import Priors, Render, Shot
 
 #: A pixel whose residual is within this many scales counts as explained by the twin.
 EXPLAINED = 4.0
 #: A step that promises to lower the cost (chi squared) by less than this ends a level: all
 #: parameters together are then within 0.7 standard deviations of where they are going.
 SETTLED = 0.5
-
-
-@dataclass(frozen=True)
-class Shot:
-    """A picture and where its camera is believed to have been."""
-
-    image: np.ndarray
-    """(H, W, C) float32 DN in [0, 1]."""
-    T_world_optical: Tensor
-    """(4, 4) float64, in the middle of the exposure."""
-    motion: Tensor
-    """(6,) [rad/s], [m/s]: rotation and translation rate of the optical frame in its own axes."""
-    exposure_time: float | None = None
-    """[s], where the camera tells; else that of the camera that is fitted."""
-
-    def taken_by(self, camera: PhysicalCamera) -> PhysicalCamera:
-        """Return ``camera`` with the exposure of this shot."""
-        if self.exposure_time is None:
-            return camera
-        return replace(camera, settings=replace(camera.settings,
-                                                exposure_time=self.exposure_time))
-
-
-@dataclass(frozen=True)
-class Priors:
-    """Standard deviations of what belongs to the poses."""
-
-    rotation: float = 5e-4
-    """[rad] of each frame's own error."""
-    translation: float = 3e-3
-    """[m]"""
-    mount_rotation: float = 0.02
-    """[rad] of the mount, common to all frames."""
-    time_offset: float = 0.02
-    """[s] between the clocks of camera and poses."""
 
 
 @dataclass
