@@ -6,8 +6,8 @@ import os
 
 import numpy as np
 import pytest
-import torch
 from test_observation import picture, straight
+import torch
 
 from diffphyscam_ros.camera import PhysicalCamera
 from diffphyscam_ros.errors import InputError
