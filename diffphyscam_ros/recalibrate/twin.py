@@ -24,6 +24,7 @@ from diffphyscam_ros.recalibrate.alignment import (
     clipped,
     expected,
     lens_jacobian,
+    normal_equations,
     pose_jacobian,
     Rendered,
     residual_of,
@@ -41,8 +42,9 @@ from diffphyscam_ros.recalibrate.shots import Priors, Render, Shot
 #: A pixel whose residual is within this many scales counts as explained by the twin.
 EXPLAINED = 4.0
 #: A step that promises to lower the cost (chi squared) by less than this ends a level: all
-#: parameters together are then within 0.7 standard deviations of where they are going.
-SETTLED = 0.5
+#: parameters together are then within two standard deviations, of pixels that err one by one, of
+#: where they are going. Frames, the units that really count, allow several times as much.
+SETTLED = 4.0
 
 
 @dataclass
@@ -97,8 +99,10 @@ class TwinFit:
         for factor, iterations in levels:
             pyramid = [shrink(s.image, factor) for s in self.shots]
             damping, equations = 1e-6, None
-            for _ in range(iterations):
-                equations = equations or self._equations(state, pyramid, factor)
+            for done_here in range(iterations):
+                # Misaligned edges look unexplained; with time to spare, listen to them first.
+                widened = 2.0 ** min(max(iterations - done_here - 4, 0), 2)
+                equations = equations or self._equations(state, pyramid, factor, widened)
                 trial, promised = self._stepped(state, equations, damping)
                 cost = self._cost(trial, pyramid, factor, equations.scale)
                 done += 1 / factor ** 2
@@ -109,7 +113,7 @@ class TwinFit:
                     damping = max(damping / 10, 1e-9)
                 else:
                     damping = max(8 * damping, 1e-4)
-                if promised < SETTLED or damping > 10:
+                if (promised < SETTLED and widened == 1) or damping > 10:
                     break
             result = equations
         factor = levels[-1][0]
@@ -134,25 +138,25 @@ class TwinFit:
 
     # -- normal equations ------------------------------------------------------------------------
 
-    def _equations(self, state: State, pyramid: list[np.ndarray], factor: int) -> 'Equations':
+    def _equations(self, state: State, pyramid: list[np.ndarray], factor: int,
+                   widened: float = 1.0) -> 'Equations':
         predictions = [self.predict(state, v, factor) for v in range(len(pyramid))]
         residuals = [residual_of(image, p.image)
                      for image, p in zip(pyramid, predictions, strict=True)]
-        scale = robust_scale(residuals)
+        scale = robust_scale(residuals) * widened
         priors = self._prior_precision()
         shared_count = len(priors)
         shared, gradient = np.diag(priors), -priors * self._shared_values(state)
         own_prior = 1 / np.array([self.priors.rotation] * 3 + [self.priors.translation] * 3) ** 2
         blocks, scores, cost, explained = [], [], self._prior_cost(state), 0.0
         for number, (image, residual) in enumerate(zip(pyramid, residuals, strict=True)):
-            weight = weights(residual, scale)
+            weight = weights(residual, scale) * (factor / scale) ** 2
             cost += rho(residual, scale) * factor ** 2
             jacobian = self._jacobian(state, number, image, predictions[number], factor)
             jacobian[:, clipped(image, predictions[number].image)] = 0
-            jacobian = jacobian.reshape(len(jacobian), -1)
-            weighted = jacobian * (weight.ravel() / scale ** 2 * factor ** 2)
-            curvature = (weighted @ jacobian.T).astype(np.float64)
-            right = (weighted @ residual.ravel()).astype(np.float64)
+            spread = self._spread(self.shots[number])
+            curvature, right = normal_equations(jacobian, residual, weight)
+            curvature, right = spread @ curvature @ spread.T, spread @ right
             shared += curvature[:shared_count, :shared_count]
             gradient += right[:shared_count]
             own = curvature[shared_count:, shared_count:] + np.diag(own_prior)
@@ -165,7 +169,7 @@ class TwinFit:
     def _jacobian(self, state: State, view: int, image: np.ndarray, prediction: 'Prediction',
                   factor: int) -> np.ndarray:
         """
-        Change of the image (P + 4 + 6, H, W, C): camera, mount, time offset, own pose.
+        Change of the image (P + 6, H, W, C): camera, own pose.
 
         The slope is the mean of the prediction's and the picture's, which makes the steps second
         order (Benhimane and Malis, 2004); at full size the picture's is mostly noise.
@@ -183,10 +187,23 @@ class TwinFit:
                 else expected(other, rendered) - base
             rows.append((change / parameter.step).astype(np.float32))
         flow = pose_jacobian(at, now, rendered)
-        motion = self.shots[view].motion.numpy().astype(np.float32)
-        mount = flow[:3] * np.float32(self.mount_free)
-        offset = np.tensordot(motion, flow, 1)[None] * np.float32(self.offset_free)
-        return np.concatenate([np.stack(rows) if rows else flow[:0], mount, offset, flow])
+        return np.concatenate([np.stack(rows), flow]) if rows else flow
+
+    def _spread(self, shot: Shot) -> np.ndarray:
+        """
+        Matrix (P + 4 + 6, P + 6) from slopes by camera and pose to those by all that may move.
+
+        Mount and offset move the picture as a pose does, exactly: what tells them apart from the
+        poses is but the poses' prior, a millionth of the pixels' weight. It must not drown in the
+        rounding of sums over pixels, so that the sums are taken once.
+        """
+        count = len(self.parameters)
+        spread = np.zeros((count + 10, count + 6))
+        spread[:count, :count] = np.eye(count)
+        spread[count:count + 3, count:count + 3] = self.mount_free * np.eye(3)
+        spread[count + 3, count:] = self.offset_free * shot.motion.numpy()
+        spread[count + 4:, count:] = np.eye(6)
+        return spread
 
     def _shared_values(self, state: State) -> np.ndarray:
         return np.concatenate([state.moved, state.mount, [state.time_offset]])

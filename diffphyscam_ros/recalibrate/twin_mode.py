@@ -43,7 +43,7 @@ class TwinOptions:
     priors: Priors = Priors()
     coarse: tuple[tuple[int, int], ...] = ((8, 8), (4, 10))
     """(pixel size, most iterations) of the levels that every candidate goes through, ..."""
-    fine: tuple[tuple[int, int], ...] = ((2, 6), (1, 6))
+    fine: tuple[tuple[int, int], ...] = ((2, 5), (1, 6))
     """... and of those that only the best one does."""
 
 
