@@ -11,7 +11,7 @@ motion of each pixel, which the lens model and the pixel's depth tell.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from diffphyscam_ros.recalibrate.alignment import (
 from diffphyscam_ros.recalibrate.parameters import at_level, moved, Parameter
 from diffphyscam_ros.recalibrate.progress import Progress, silent
 from diffphyscam_ros.recalibrate.shots import Priors, Render, Shot
+from diffphyscam_ros.recalibrate.state import Equations, Fit, Prediction, State
 
 #: A pixel whose residual is within this many scales counts as explained by the twin.
 EXPLAINED = 4.0
@@ -45,35 +46,6 @@ EXPLAINED = 4.0
 #: parameters together are then within two standard deviations, of pixels that err one by one, of
 #: where they are going. Frames, the units that really count, allow several times as much.
 SETTLED = 4.0
-
-
-@dataclass
-class State:
-    """What the fit moves."""
-
-    camera: PhysicalCamera
-    mount: np.ndarray = field(default_factory=lambda: np.zeros(3))
-    """(3,) [rad] turn of the optical frame in its own axes, common to all frames."""
-    time_offset: float = 0.0
-    """[s] that the pose stamps lag behind the picture stamps."""
-    poses: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
-    """(V, 6) [rad], [m] corrections in the optical frame."""
-    moved: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """(P,) how far each camera parameter went."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A fitted state and what is known about it."""
-
-    state: State
-    parameters: tuple[Parameter, ...]
-    sigma: np.ndarray
-    """(P + 3 + 1,) standard deviations: camera parameters, mount, time offset."""
-    scale: float
-    """[DN] robust standard deviation of the residual at full resolution."""
-    explained: float
-    """Share of pixels that the twin explains."""
 
 
 class TwinFit:
@@ -121,7 +93,7 @@ class TwinFit:
                                            factor)
         return Fit(state, self.parameters, self._sigma(result), result.scale, result.explained)
 
-    def predict(self, state: State, view: int, factor: int) -> 'Prediction':
+    def predict(self, state: State, view: int, factor: int) -> Prediction:
         """Render view number ``view`` and pass it through the camera, at 1/``factor`` size."""
         camera = at_level(self.shots[view].taken_by(state.camera), factor)
         matrix, size = wider(camera)
@@ -136,10 +108,35 @@ class TwinFit:
         change[:3] += torch.from_numpy(state.mount)
         return shot.T_world_optical @ from_parts(exp_so3(change[:3]), change[3:])
 
+    def without_bias(self, fit: Fit, noises: Sequence[np.ndarray]) -> Fit:
+        """
+        Take off what the camera's noise does to a fit of noise-free predictions.
+
+        Through a bent response noise shifts the mean, and the response is fitted to the mean. One
+        step on the fit's own pictures with noise added shows by how much (the parametric
+        bootstrap: Efron and Tibshirani, 1993, section 10.6). As much is added to the standard
+        deviations, for a step is no exact answer.
+
+        :param noises: (H, W, C) [DN] of each view.
+        """
+        pictures = [self.predict(fit.state, view, 1).image + noise
+                    for view, noise in enumerate(noises)]
+        equations = self._equations(fit.state, pictures, 1)
+        count = len(equations.gradient)
+        bias, _ = arrow.solve(equations.shared, sum(s[:count] for s in equations.scores), [
+            replace(block, gradient=score[count:])
+            for block, score in zip(equations.blocks, equations.scores, strict=True)], 0.0)
+        free = len(self.parameters)
+        state = replace(fit.state, camera=moved(fit.state.camera, self.parameters, -bias[:free]),
+                        moved=fit.state.moved - bias[:free],
+                        mount=fit.state.mount - bias[free:free + 3],
+                        time_offset=fit.state.time_offset - float(bias[free + 3]))
+        return replace(fit, state=state, sigma=np.hypot(fit.sigma, bias))
+
     # -- normal equations ------------------------------------------------------------------------
 
     def _equations(self, state: State, pyramid: list[np.ndarray], factor: int,
-                   widened: float = 1.0) -> 'Equations':
+                   widened: float = 1.0) -> Equations:
         predictions = [self.predict(state, v, factor) for v in range(len(pyramid))]
         residuals = [residual_of(image, p.image)
                      for image, p in zip(pyramid, predictions, strict=True)]
@@ -166,7 +163,7 @@ class TwinFit:
             explained += float((np.abs(residual) < EXPLAINED * scale).mean())
         return Equations(shared, gradient, blocks, scores, cost, scale, explained / len(pyramid))
 
-    def _jacobian(self, state: State, view: int, image: np.ndarray, prediction: 'Prediction',
+    def _jacobian(self, state: State, view: int, image: np.ndarray, prediction: Prediction,
                   factor: int) -> np.ndarray:
         """
         Change of the image (P + 6, H, W, C): camera, own pose.
@@ -218,7 +215,7 @@ class TwinFit:
         return float((self._shared_values(state) ** 2 * self._prior_precision()).sum()
                      + ((state.poses / own) ** 2).sum())
 
-    def _stepped(self, state: State, equations: 'Equations', damping: float
+    def _stepped(self, state: State, equations: Equations, damping: float
                  ) -> tuple[State, float]:
         """Next state, and by how much the cost falls if the picture changes as its slope says."""
         step, own = arrow.solve(equations.shared, equations.gradient, equations.blocks, damping)
@@ -240,7 +237,7 @@ class TwinFit:
             cost += rho(residual, scale) * factor ** 2
         return cost
 
-    def _sigma(self, equations: 'Equations') -> np.ndarray:
+    def _sigma(self, equations: Equations) -> np.ndarray:
         """
         Standard deviations that survive correlated residuals.
 
@@ -259,26 +256,3 @@ class TwinFit:
         sandwich = naive @ meat @ naive * frames / max(frames - 1, 1)
         prior = 1 / self._prior_precision()
         return np.sqrt(np.minimum(np.maximum(np.diag(naive), np.diag(sandwich)), prior))
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the camera should have delivered."""
-
-    rendered: Rendered
-    image: np.ndarray
-    """(H, W, C) DN."""
-
-
-@dataclass(frozen=True)
-class Equations:
-    """Normal equations of all views."""
-
-    shared: np.ndarray
-    gradient: np.ndarray
-    blocks: list[arrow.Block]
-    scores: list[np.ndarray]
-    """Per view (P + 4 + 6,): its own gradient, for the spread between views."""
-    cost: float
-    scale: float
-    explained: float

@@ -22,8 +22,9 @@ from diffphyscam_ros.recalibrate.shots import (
     Shot,
     straight_on,
 )
+from diffphyscam_ros.recalibrate.state import Fit, Prediction, State
 from diffphyscam_ros.recalibrate.time_offset import find_time_offset
-from diffphyscam_ros.recalibrate.twin import EXPLAINED, Fit, Prediction, State, TwinFit
+from diffphyscam_ros.recalibrate.twin import EXPLAINED, TwinFit
 
 #: Correlation of image gradients below which the twin cannot be what the camera looks at.
 LEAST_LIKENESS = 0.45
@@ -89,12 +90,17 @@ def recalibrate(shots: Sequence[Shot], render: Render, camera: PhysicalCamera,
         raise InputError(f'The clocks of camera and poses are {abs(fit.state.time_offset):.2f} '
                          's apart; synchronise them, or correct the stamps.')
     progress(0.82, 'measuring noise')
-    new = fit.state.camera
     noise = None
     if 'noise' in options.groups:
-        predictions = [problem.predict(fit.state, v, 1).image for v in range(len(fitted))]
-        noise = residual_noise.measure([shots[i].image for i in fitted], predictions, new)
-        new = residual_noise.apply(new, noise) if noise else new
+        predictions = [problem.predict(fit.state, v, 1) for v in range(len(fitted))]
+        noise = residual_noise.measure([shots[i].image for i in fitted],
+                                       [p.image for p in predictions], fit.state.camera)
+    if noise:
+        noisy = residual_noise.apply(fit.state.camera, noise)
+        fit = problem.without_bias(fit, [_noise(shots[i].taken_by(noisy), prediction, i)
+                                         for i, prediction in zip(fitted, predictions,
+                                                                  strict=True)])
+    new = residual_noise.apply(fit.state.camera, noise) if noise else fit.state.camera
     progress(0.88, 'judging on held-out frames')
     before = _held_out([shots[i] for i in held_out], renumbered(render, held_out), camera,
                        options.priors)
