@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import importlib.util
 import json
 from pathlib import Path
 import types
@@ -207,37 +206,6 @@ def test_ros_itself_reads_the_launch_files(path):
     with stand_in(EVERYTHING):
         ours = defaults(describe(path)).keys()
     assert ours <= {argument.name for argument in description.get_launch_arguments()}
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not importlib.util.find_spec('launch_ros'), reason='needs launch_ros')
-def test_the_simulator_is_launched(tmp_path):
-    """For real: the node starts, shows up, and ends cleanly on SIGINT."""
-    packages = pytest.importorskip('ament_index_python.packages')
-    if 'diffphyscam_ros' not in packages.get_packages_with_prefixes():
-        pytest.skip('diffphyscam_ros is not installed into a ROS prefix here')
-    from launch import LaunchDescription, LaunchService
-    from launch.actions import (
-        EmitEvent,
-        IncludeLaunchDescription,
-        RegisterEventHandler,
-        TimerAction,
-    )
-    from launch.event_handlers import OnProcessExit
-    from launch.events import Shutdown
-    from launch.launch_description_sources import PythonLaunchDescriptionSource
-    ended = []
-    service = LaunchService()
-    service.include_launch_description(LaunchDescription([
-        IncludeLaunchDescription(
-            PythonLaunchDescriptionSource(str(LAUNCH / 'sim.launch.py')),
-            launch_arguments=[('namespace', 'launched'), ('state_publisher', 'false')]),
-        RegisterEventHandler(OnProcessExit(
-            on_exit=lambda event, _: ended.append(event.returncode))),
-        TimerAction(period=15.0, actions=[EmitEvent(event=Shutdown(reason='seen enough'))]),
-    ]))
-    service.run()
-    assert ended == [0]
 
 
 def _pose(origin: ElementTree.Element) -> np.ndarray:

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+from test_observation import picture, straight
 import torch
 
 from diffphyscam_ros.camera import PhysicalCamera
@@ -20,19 +21,12 @@ from diffphyscam_ros.recalibrate.job import (
     write_job,
     write_outcome,
 )
-from diffphyscam_ros.recalibrate.observation import (
-    check_contents,
-    check_shapes,
-    choose_views,
-    paired,
-    Picture,
-    trajectory,
-    with_exposures,
-)
+from diffphyscam_ros.recalibrate.observation import Picture, trajectory
 from diffphyscam_ros.recalibrate.options import RecalibrationOptions
 from diffphyscam_ros.recalibrate.outcome import judge, verdict
 from diffphyscam_ros.recalibrate.parameters import at_level, choose, moved
-from diffphyscam_ros.recalibrate.twin import Shot
+from diffphyscam_ros.recalibrate.shots import Shot
+from diffphyscam_ros.recalibrate.solve import solve
 from diffphyscam_ros.render.renderer import Renderer
 from diffphyscam_ros.render.view import View
 from diffphyscam_ros.scene.world import World
@@ -73,8 +67,8 @@ class Course:
                                      T_world_instance=self.T_world_instance)
         return frame.radiance, frame.depth
 
-    def shots(self, camera, count, *, late=0.0, cover=0.0, mount=None):
-        """Pictures of ``camera`` along a bend; poses come ``late`` [s] after the pictures."""
+    def shots(self, camera, count, *, cover=0.0, mount=None):
+        """Pictures of ``camera`` along a bend."""
         rng, out = np.random.default_rng(3), []
         matrix, size = camera.render_view()
         for index in range(count):
@@ -87,8 +81,6 @@ class Course:
             motion = torch.tensor([0, -yaw_rate, 0, 0, 0, 1.0], dtype=F64)
             zero = torch.zeros(3, dtype=F64)
             true = from_parts(exp_so3(zero if mount is None else mount), zero)
-            shift = late * motion
-            told = pose @ from_parts(exp_so3(shift[:3]), shift[3:])
             radiance, depth = self.render(matrix, size, pose @ true, 0)
             image = camera.sample(radiance, depth,
                                   generator=torch.Generator().manual_seed(index))
@@ -98,7 +90,7 @@ class Course:
                 rows, columns = int(height * cover ** 0.5), int(width * cover ** 0.5)
                 y, x = rng.integers(height - rows), rng.integers(width - columns)
                 image[y:y + rows, x:x + columns] = rng.uniform(0, 1, 3)
-            out.append(Shot(image, told, motion))
+            out.append(Shot(image, pose, motion))
         return out
 
 
@@ -146,77 +138,39 @@ def test_a_right_camera_is_left_alone(course):
     assert outcome.message().startswith('Not applied')
 
 
-def test_late_poses_and_wrong_scenes_are_named(course):
-    with pytest.raises(InputError, match=r'clocks of camera and poses are 0\.\d+ s apart'):
-        twin_mode.recalibrate(course.shots(course.camera, 8, late=0.3), course.render,
-                              course.camera)
+def test_wrong_scenes_are_named(course):
     shots = [replace(s, image=np.roll(s.image[::-1], 40, 1))
              for s in course.shots(course.camera, 8)]
     with pytest.raises(InputError, match='does not see the scene'):
         twin_mode.recalibrate(shots, course.render, course.camera)
 
 
-def picture(stamp, value=100, shape=(12, 16, 3)):
-    rng = np.random.default_rng(stamp)
-    return Picture(stamp, np.clip(rng.normal(value, 20, shape), 0, 255).astype(np.uint8))
+def test_clocks_that_are_apart_are_named_with_the_right_figure(course):
+    """
+    A vehicle that swerves: 0.3 s later it does not go where it went.
 
-
-@pytest.mark.parametrize(('pictures', 'words'), [
-    ([picture(i) for i in range(3)], '3 frames came and 6 are needed'),
-    ([picture(i, shape=(10, 16, 3)) for i in range(8)], '16x10 px, its twin 16x12'),
-    ([picture(i, shape=(12, 16, 1)) for i in range(8)], '1 channels, its twin 3'),
-    ([Picture(i, np.zeros((12, 16, 3), np.uint8)) for i in range(8)], 'camera is black'),
-    ([Picture(i, picture(0).image) for i in range(8)], 'camera is frozen'),
-])
-def test_unusable_frames_are_named(pictures, words):
-    with pytest.raises(InputError, match=words):
-        check_shapes(pictures, (12, 16), 3, 6)
-        check_contents(pictures)
-
-
-def test_exposure_times_belong_to_the_frames_sent_after_them():
-    frames = [replace(picture(i), sent=10 * i, follower=picture(i).image,
-                      follower_sent=10 * i + 5) for i in range(4)]
-    told = with_exposures(frames, [(22, 0.02), (9, 0.01)])
-    assert [p.stamp for p in told] == [1, 2, 3]          # nobody told of the first
-    assert [p.exposure_time for p in told] == [0.01, 0.01, 0.02]
-    assert [p.follower is None for p in told] == [False, True, False]
-
-
-def straight(start, count, step=10_000_000):
-    poses = []
-    for index in range(count):
-        T = torch.eye(4, dtype=F64)
-        T[0, 3] = index
-        poses.append(T)
-    return trajectory([start + index * step for index in range(count)], poses)
-
-
-def test_frames_are_paired_by_stamp():
-    poses = straight(0, 100)
-    frames = [picture(i * 50_000_000 + 5_000_000) for i in range(18)]
-    assert paired(frames, poses, 0.02) == frames
-    # Half-way between two poses: half-way between two places.
-    assert float(poses.at(frames[1].stamp)[0, 3]) == pytest.approx(5.5)
-    with pytest.raises(InputError, match='the same clock'):
-        paired([replace(f, stamp=f.stamp + 3_000_000_000) for f in frames], poses, 0.02)
-    with pytest.raises(InputError, match='0 poses'):
-        trajectory([], [])
-
-
-def test_views_are_chosen_where_the_camera_is_slow():
-    """A vehicle that stops in every tenth pose: the frame of the stop is taken."""
-    places = np.cumsum([0.0 if i % 10 in (4, 5, 6) else 0.1 for i in range(101)])
-    poses = []
-    for place in places:
-        T = torch.eye(4, dtype=F64)
-        T[0, 3] = place
-        poses.append(T)
-    track = trajectory([i * 20_000_000 for i in range(101)], poses)
-    frames = [picture(i * 20_000_000) for i in range(100)]
-    chosen = choose_views(frames, track, 10)
-    assert len(chosen) == 10
-    assert all(c.stamp // 20_000_000 % 10 in (4, 5) for c in chosen)
+    Offsets are tried every 25 ms; 0.3 s is one of them, and no other looks as much alike.
+    """
+    def base(seconds):
+        turn = torch.tensor([0.0, 0.0, 0.3 * np.sin(2.0 * seconds)], dtype=F64)
+        place = torch.tensor([0.5 * seconds, 0.3 * np.sin(1.3 * seconds), 0.0], dtype=F64)
+        return from_parts(exp_so3(turn), place)
+    times = np.arange(0.0, 5.0, 0.02)
+    poses = trajectory([round(t * 1e9) for t in times], [base(t) for t in times])
+    matrix, size = course.camera.render_view()
+    pictures = []
+    for index in range(8):
+        seconds = 1.0 + 0.4 * index
+        radiance, depth = course.render(matrix, size, base(seconds) @ course.T_world_optical, 0)
+        image = course.camera.sample(radiance, depth,
+                                     generator=torch.Generator().manual_seed(index))
+        pictures.append(Picture(round((seconds + 0.3) * 1e9), image.numpy()))
+    job = Job(RecalibrationOptions(image_topic='/a', pose_topic='/b', mode='twin', frames=8),
+              course.camera, tuple(pictures), poses,
+              Twin('course', course.T_world_instance, torch.eye(4, dtype=F64), (),
+                   course.T_world_optical))
+    with pytest.raises(InputError, match=r'clocks of camera and poses are 0\.30 s apart'):
+        solve(job)
 
 
 def test_a_job_survives_its_folder(tmp_path, course):

@@ -99,8 +99,8 @@ class CameraNode(ParameterNode):
 
     def stop(self) -> bool:
         """Stop time; False if a thread could not be stopped."""
-        for recalibrator in self.recalibrators.values():
-            recalibrator.close()
+        for service in (*self.recalibrators.values(), *self.calibrations):
+            service.close()
         return self.loop.stop()
 
     def ros_time(self, stamp: int) -> int:
@@ -144,8 +144,8 @@ class CameraNode(ParameterNode):
         stamped = self.options.enable_stamped_cmd_vel
         self.create_subscription(TwistStamped if stamped else Twist, 'cmd_vel',
                                  self._on_stamped_command if stamped else self._on_command, 10)
-        for name, camera in self.cameras.options.items():
-            CalibrationServices(self, name, camera.camera_info_url)
+        self.calibrations = [CalibrationServices(self, name, camera.camera_info_url)
+                             for name, camera in self.cameras.options.items()]
         self.recalibrators = {name: self._recalibrator(name) for name in self.cameras.options}
         self.create_service(Trigger, 'reset', self._on_reset)
         self.create_service(SetBool, 'pause', self._on_pause)

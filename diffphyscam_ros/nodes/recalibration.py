@@ -7,8 +7,9 @@ waits in a coroutine. The camera changes between two frames, image and camera_in
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 import time
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from diffphyscam_ros.camera import PhysicalCamera
 from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.nodes.aside import Pause
 from diffphyscam_ros.nodes.recalibration_sources import Sources
 from diffphyscam_ros.nodes.recalibration_watch import DriftWatch
 from diffphyscam_ros.recalibrate.job import Job, Twin
@@ -91,7 +93,7 @@ class Recalibrator:
         except InputError as error:
             return _answer(response, False, str(error))
         while not self._done.done():
-            await _Pause()
+            await Pause()
         success, message = self._done.result()
         self._done = None
         self._node.get_logger().info(f'{self._name}: {message}')
@@ -145,19 +147,9 @@ class Recalibrator:
         if died:
             self._finish(False, f'{died} Nothing changed.')
         elif sources.passed > seconds + _LINGER:
-            try:
-                self._worker = Worker(self._job(sources))
-            except InputError as error:
-                self._finish(False, f'{error} Nothing changed.')
-            sources.close()
+            sources.stop()
+            self._worker = Worker(partial(_job, sources, self._options, *self._snapshot()[:2]))
             self._sources = None
-
-    def _job(self, sources: Sources) -> Job:
-        camera, twin, _ = self._snapshot()
-        pictures = sources.pictures()
-        check_shapes(pictures, camera.lens.size, camera.sensor.channels, self._options.fewest)
-        check_contents(pictures)
-        return Job(self._options, camera, pictures, sources.trajectory(), twin)
 
     def _conclude(self, worker: Worker) -> None:
         outcome = worker.outcome()
@@ -194,7 +186,10 @@ class Recalibrator:
     def close(self) -> None:
         """End what runs."""
         self._watch.close()
+        worker = self._worker
         self._finish(False, 'The node stops; nothing changed.')
+        if worker is not None:
+            worker.join()
 
     # -- reports ---------------------------------------------------------------------------------
 
@@ -220,17 +215,15 @@ class Recalibrator:
             self._status.publish(self.status())
 
 
-class _Pause:
-    """
-    Let the executor do other work, then come back.
-
-    rclpy polls a waiting coroutine without rest; 5 ms of sleep per turn keep a core free and
-    hold nothing up that matters.
-    """
-
-    def __await__(self) -> Iterator[None]:
-        time.sleep(0.005)
-        yield
+def _job(sources: Sources, options: RecalibrationOptions, camera: PhysicalCamera,
+         twin: Twin) -> Job:
+    """Make a job of what came; raises InputError where that cannot be used."""
+    pictures = sources.pictures()
+    check_shapes(pictures, camera.lens.size, camera.sensor.channels, options.fewest)
+    check_contents(pictures)
+    job = Job(options, camera, pictures, sources.trajectory(), twin)
+    sources.forget()
+    return job
 
 
 def _answer(response: Trigger.Response, success: bool, message: str) -> Trigger.Response:

@@ -87,10 +87,18 @@ class Sources:
                         options.pose_topic, self._on_pose)
 
     def close(self) -> None:
-        """Unsubscribe, and let the frames go: rclpy may keep a subscription's callback longer."""
+        """Unsubscribe and forget."""
+        self.stop()
+        self.forget()
+
+    def stop(self) -> None:
+        """Unsubscribe; what came stays. For the executor's thread."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
+
+    def forget(self) -> None:
+        """Let the frames go: rclpy may keep a subscription's callback longer."""
         self._taken.clear()
         self._poses.clear()
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from sensor_msgs.srv import SetCameraInfo
 from std_srvs.srv import Trigger
@@ -10,7 +11,9 @@ from diffphyscam_ros.calibrated import with_calibration
 from diffphyscam_ros.camera import PhysicalCamera
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io import calibration
+from diffphyscam_ros.io.files import write_text
 from diffphyscam_ros.io.info_url import resolve_url
+from diffphyscam_ros.nodes.aside import Aside
 
 
 class CalibrationServices:
@@ -24,11 +27,19 @@ class CalibrationServices:
         :param url: ``camera_info_url``.
         """
         self._node, self._camera, self._url = node, camera, url
-        node.create_service(SetCameraInfo, f'{camera}/set_camera_info', self._on_set)
-        node.create_service(Trigger, f'{camera}/save_calibration', self._on_save)
+        self._files = Aside()
+        group = ReentrantCallbackGroup()
+        node.create_service(SetCameraInfo, f'{camera}/set_camera_info', self._on_set,
+                            callback_group=group)
+        node.create_service(Trigger, f'{camera}/save_calibration', self._on_save,
+                            callback_group=group)
 
-    def _on_set(self, request: SetCameraInfo.Request,
-                response: SetCameraInfo.Response) -> SetCameraInfo.Response:
+    def close(self) -> None:
+        """Finish the files that are being written."""
+        self._files.close()
+
+    async def _on_set(self, request: SetCameraInfo.Request,
+                      response: SetCameraInfo.Response) -> SetCameraInfo.Response:
         """Render with the K and D that are given, and keep them where the URL says."""
         info = request.camera_info
         try:
@@ -36,18 +47,21 @@ class CalibrationServices:
             self._node.cameras.replace(self._camera,
                                        with_calibration(self._node.model(self._camera), info))
             path = resolve_url(self._url, camera_name=self._camera)
-            calibration.write(path, info, camera_name=self._camera)
+            text = calibration.dumps(info, camera_name=self._camera)
+            await self._files.run(write_text, path, text)
         except InputError as error:
             response.success, response.status_message = False, str(error)
             return response
         response.success, response.status_message = True, f'written to {path}'
         return response
 
-    def _on_save(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    async def _on_save(self, _: Trigger.Request, response: Trigger.Response
+                       ) -> Trigger.Response:
         """Write the calibration file, and the whole camera beside it."""
         try:
             path = resolve_url(self._url, camera_name=self._camera)
-            whole = save_camera(path, self._node.model(self._camera), self._camera)
+            whole = await self._files.run(save_camera, path, self._node.model(self._camera),
+                                          self._camera)
         except InputError as error:
             response.success, response.message = False, str(error)
             return response

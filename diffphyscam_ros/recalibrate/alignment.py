@@ -17,6 +17,8 @@ from diffphyscam_ros.optics.resample import resample_depth
 MARGIN = 0.08
 #: What even a perfect twin does not explain [DN]: texture, shading, interpolation.
 MODEL_ERROR = 0.006
+#: Pixels summed at a time.
+_BATCH = 8192
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,26 @@ def weights(residual: np.ndarray, scale: float) -> np.ndarray:
     """Weights of Geman and McClure; a residual of three scales has a quarter."""
     u = (residual / (3 * scale)) ** 2
     return 1 / (1 + u) ** 2
+
+
+def normal_equations(jacobian: np.ndarray, residual: np.ndarray, weight: np.ndarray
+                     ) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Curvature (N, N) and descent direction (N,) of weighted least squares, float64.
+
+    Sums of single precision over a few thousand pixels, their sums in double.
+
+    :param jacobian: (N, H, W, C) float32; ``residual`` and ``weight`` (H, W, C).
+    """
+    jacobian, residual = jacobian.reshape(len(jacobian), -1), residual.ravel()
+    weight, count = weight.ravel().astype(np.float32), len(jacobian)
+    curvature, right = np.zeros((count, count)), np.zeros(count)
+    for start in range(0, len(residual), _BATCH):
+        part = slice(start, start + _BATCH)
+        weighted = jacobian[:, part] * weight[part]
+        curvature += weighted @ jacobian[:, part].T
+        right += weighted @ residual[part]
+    return curvature, right
 
 
 def rho(residual: np.ndarray, scale: float) -> float:

@@ -44,12 +44,14 @@ class Parameter:
         """
         Whether pixels ``factor`` times as large show it well enough to move it.
 
-        Of blur, large pixels show nothing. Where the lens differs from a turn of the camera, they
-        show little: while light and mount are still far off, that little leads astray.
+        Blur is a matter of single pixels: the mean of large ones and a rendering with large ones
+        differ in sharpness by more than a lens does. Where the lens differs from a turn of the
+        camera, large pixels show little: while light and mount are still far off, that little
+        leads astray.
         """
         if self.name in ('cx', 'cy'):
             return factor <= 4
-        return factor <= {'focus': 2, 'blur': 2, 'distortion': 4}.get(self.group, factor)
+        return factor <= {'focus': 1, 'blur': 1, 'distortion': 4}.get(self.group, factor)
 
 
 def _lens(camera: PhysicalCamera, **changes: object) -> PhysicalCamera:

@@ -19,12 +19,11 @@ from diffphyscam_ros.recalibrate.observation import (
 )
 from diffphyscam_ros.recalibrate.outcome import Outcome
 from diffphyscam_ros.recalibrate.progress import Progress, silent
+from diffphyscam_ros.recalibrate.shots import Priors, Render, Shot
 from diffphyscam_ros.recalibrate.target_mode import recalibrate_on_target, sees_target
-from diffphyscam_ros.recalibrate.twin import Priors, Render, Shot
 from diffphyscam_ros.recalibrate.twin_mode import recalibrate, TwinOptions
 from diffphyscam_ros.render.renderer import Renderer
 from diffphyscam_ros.render.view import View
-from diffphyscam_ros.scene.scene import Scene
 from diffphyscam_ros.scene.world import World
 
 #: [s] over which the camera's motion is measured.
@@ -52,22 +51,23 @@ def solve(job: Job, *, progress: Progress = silent) -> Outcome:
     T_base_optical = job.twin.T_base_optical
     if options.pose_of == 'optical':
         T_base_optical = torch.eye(4, dtype=torch.float64)
-    shots = [_shot(p, job.poses, T_base_optical, camera.settings.exposure_time)
-             for p in pictures]
     with World.load(job.twin.scene) as world:
-        scene = world.scene
-    bases = [s.T_world_optical @ invert(job.twin.T_base_optical) for s in shots]
-    return recalibrate(shots, render_twin(scene, job.twin, bases), camera,
+        renderer = Renderer(world.scene)
+
+    def retimed(offset: float) -> tuple[list[Shot], Render]:
+        shots = [_shot(p, job.poses, T_base_optical, camera.settings.exposure_time, offset)
+                 for p in pictures]
+        bases = [s.T_world_optical @ invert(job.twin.T_base_optical) for s in shots]
+        return shots, render_twin(renderer, job.twin, bases)
+    return recalibrate(*retimed(0.0), camera,
                        TwinOptions(groups=options.groups, time_offset=options.fit_time_offset,
                                    priors=Priors(rotation=options.pose_rotation_sigma,
                                                  translation=options.pose_translation_sigma)),
-                       progress=progress)
+                       retimed=retimed, progress=progress)
 
 
-def render_twin(scene: Scene, twin: Twin, T_world_base: list[Tensor]) -> Render:
-    """Renderer of the twin with its vehicle where the real one was in each view."""
-    renderer = Renderer(scene)
-
+def render_twin(renderer: Renderer, twin: Twin, T_world_base: list[Tensor]) -> Render:
+    """Render the twin with its vehicle where the real one was in each view."""
     def render(matrix: Tensor, size: tuple[int, int], T_world_optical: Tensor, view: int
                ) -> tuple[Tensor, Tensor]:
         frame = renderer.render(View(matrix, invert(T_world_optical), size),
@@ -77,9 +77,10 @@ def render_twin(scene: Scene, twin: Twin, T_world_base: list[Tensor]) -> Render:
     return render
 
 
-def _shot(picture: Picture, poses: Trajectory, T_base_optical: Tensor, exposure_time: float
-          ) -> Shot:
-    middle = picture.stamp + 0.5e9 * float(picture.exposure_time or exposure_time)
+def _shot(picture: Picture, poses: Trajectory, T_base_optical: Tensor, exposure_time: float,
+          offset: float) -> Shot:
+    """Picture with its pose, of a pose clock that is ``offset`` [s] ahead."""
+    middle = picture.stamp + 0.5e9 * float(picture.exposure_time or exposure_time) + 1e9 * offset
     span = 0.5e9 * _MOTION_SPAN
     before, after = (poses.at(middle + s) @ T_base_optical for s in (-span, span))
     pose = poses.at(middle) @ T_base_optical

@@ -10,8 +10,8 @@ difference quotients of the forward camera; lens and poses by the picture's grad
 motion of each pixel, which the lens model and the pixel's depth tell.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from diffphyscam_ros.recalibrate.alignment import (
     clipped,
     expected,
     lens_jacobian,
+    normal_equations,
     pose_jacobian,
     Rendered,
     residual_of,
@@ -36,76 +37,15 @@ from diffphyscam_ros.recalibrate.alignment import (
 )
 from diffphyscam_ros.recalibrate.parameters import at_level, moved, Parameter
 from diffphyscam_ros.recalibrate.progress import Progress, silent
-
-#: Rendering the twin: (K (3, 3), (height, width), T_world_optical, view number) -> radiance, depth
-Render = Callable[[Tensor, tuple[int, int], Tensor, int], tuple[Tensor, Tensor]]
+from diffphyscam_ros.recalibrate.shots import Priors, Render, Shot
+from diffphyscam_ros.recalibrate.state import Equations, Fit, Prediction, State
 
 #: A pixel whose residual is within this many scales counts as explained by the twin.
 EXPLAINED = 4.0
-
-
-@dataclass(frozen=True)
-class Shot:
-    """A picture and where its camera is believed to have been."""
-
-    image: np.ndarray
-    """(H, W, C) float32 DN in [0, 1]."""
-    T_world_optical: Tensor
-    """(4, 4) float64, in the middle of the exposure."""
-    motion: Tensor
-    """(6,) [rad/s], [m/s]: rotation and translation rate of the optical frame in its own axes."""
-    exposure_time: float | None = None
-    """[s], where the camera tells; else that of the camera that is fitted."""
-
-    def taken_by(self, camera: PhysicalCamera) -> PhysicalCamera:
-        """Return ``camera`` with the exposure of this shot."""
-        if self.exposure_time is None:
-            return camera
-        return replace(camera, settings=replace(camera.settings,
-                                                exposure_time=self.exposure_time))
-
-
-@dataclass(frozen=True)
-class Priors:
-    """Standard deviations of what belongs to the poses."""
-
-    rotation: float = 5e-4
-    """[rad] of each frame's own error."""
-    translation: float = 3e-3
-    """[m]"""
-    mount_rotation: float = 0.02
-    """[rad] of the mount, common to all frames."""
-    time_offset: float = 0.02
-    """[s] between the clocks of camera and poses."""
-
-
-@dataclass
-class State:
-    """What the fit moves."""
-
-    camera: PhysicalCamera
-    mount: np.ndarray = field(default_factory=lambda: np.zeros(3))
-    """(3,) [rad] turn of the optical frame in its own axes, common to all frames."""
-    time_offset: float = 0.0
-    """[s] that the pose stamps lag behind the picture stamps."""
-    poses: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
-    """(V, 6) [rad], [m] corrections in the optical frame."""
-    moved: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """(P,) how far each camera parameter went."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A fitted state and what is known about it."""
-
-    state: State
-    parameters: tuple[Parameter, ...]
-    sigma: np.ndarray
-    """(P + 3 + 1,) standard deviations: camera parameters, mount, time offset."""
-    scale: float
-    """[DN] robust standard deviation of the residual at full resolution."""
-    explained: float
-    """Share of pixels that the twin explains."""
+#: A step that promises to lower the cost (chi squared) by less than this ends a level: all
+#: parameters together are then within two standard deviations, of pixels that err one by one, of
+#: where they are going. Frames, the units that really count, allow several times as much.
+SETTLED = 4.0
 
 
 class TwinFit:
@@ -131,30 +71,29 @@ class TwinFit:
         for factor, iterations in levels:
             pyramid = [shrink(s.image, factor) for s in self.shots]
             damping, equations = 1e-6, None
-            for _ in range(iterations):
-                equations = equations or self._equations(state, pyramid, factor)
-                trial = self._stepped(state, equations, damping)
+            for done_here in range(iterations):
+                # Misaligned edges look unexplained; with time to spare, listen to them first.
+                widened = 2.0 ** min(max(iterations - done_here - 4, 0), 2)
+                equations = equations or self._equations(state, pyramid, factor, widened)
+                trial, promised = self._stepped(state, equations, damping)
                 cost = self._cost(trial, pyramid, factor, equations.scale)
                 done += 1 / factor ** 2
                 self.progress(min(done / total, 0.99), f'comparing at 1/{factor} of the size',
                               equations.scale)
                 if cost < equations.cost:
-                    gain = 1 - cost / equations.cost
                     state, result, equations = trial, None, None
                     damping = max(damping / 10, 1e-9)
-                    if gain < 1e-4:
-                        break
                 else:
                     damping = max(8 * damping, 1e-4)
-                    if damping > 10:
-                        break
+                if (promised < SETTLED and widened == 1) or damping > 10:
+                    break
             result = equations
         factor = levels[-1][0]
         result = result or self._equations(state, [shrink(s.image, factor) for s in self.shots],
                                            factor)
         return Fit(state, self.parameters, self._sigma(result), result.scale, result.explained)
 
-    def predict(self, state: State, view: int, factor: int) -> 'Prediction':
+    def predict(self, state: State, view: int, factor: int) -> Prediction:
         """Render view number ``view`` and pass it through the camera, at 1/``factor`` size."""
         camera = at_level(self.shots[view].taken_by(state.camera), factor)
         matrix, size = wider(camera)
@@ -169,27 +108,52 @@ class TwinFit:
         change[:3] += torch.from_numpy(state.mount)
         return shot.T_world_optical @ from_parts(exp_so3(change[:3]), change[3:])
 
+    def without_bias(self, fit: Fit, noises: Sequence[np.ndarray]) -> Fit:
+        """
+        Take off what the camera's noise does to a fit of noise-free predictions.
+
+        Through a bent response noise shifts the mean, and the response is fitted to the mean. One
+        step on the fit's own pictures with noise added shows by how much (the parametric
+        bootstrap: Efron and Tibshirani, 1993, section 10.6). As much is added to the standard
+        deviations, for a step is no exact answer.
+
+        :param noises: (H, W, C) [DN] of each view.
+        """
+        pictures = [self.predict(fit.state, view, 1).image + noise
+                    for view, noise in enumerate(noises)]
+        equations = self._equations(fit.state, pictures, 1)
+        count = len(equations.gradient)
+        bias, _ = arrow.solve(equations.shared, sum(s[:count] for s in equations.scores), [
+            replace(block, gradient=score[count:])
+            for block, score in zip(equations.blocks, equations.scores, strict=True)], 0.0)
+        free = len(self.parameters)
+        state = replace(fit.state, camera=moved(fit.state.camera, self.parameters, -bias[:free]),
+                        moved=fit.state.moved - bias[:free],
+                        mount=fit.state.mount - bias[free:free + 3],
+                        time_offset=fit.state.time_offset - float(bias[free + 3]))
+        return replace(fit, state=state, sigma=np.hypot(fit.sigma, bias))
+
     # -- normal equations ------------------------------------------------------------------------
 
-    def _equations(self, state: State, pyramid: list[np.ndarray], factor: int) -> 'Equations':
+    def _equations(self, state: State, pyramid: list[np.ndarray], factor: int,
+                   widened: float = 1.0) -> Equations:
         predictions = [self.predict(state, v, factor) for v in range(len(pyramid))]
         residuals = [residual_of(image, p.image)
                      for image, p in zip(pyramid, predictions, strict=True)]
-        scale = robust_scale(residuals)
+        scale = robust_scale(residuals) * widened
         priors = self._prior_precision()
         shared_count = len(priors)
         shared, gradient = np.diag(priors), -priors * self._shared_values(state)
         own_prior = 1 / np.array([self.priors.rotation] * 3 + [self.priors.translation] * 3) ** 2
         blocks, scores, cost, explained = [], [], self._prior_cost(state), 0.0
         for number, (image, residual) in enumerate(zip(pyramid, residuals, strict=True)):
-            weight = weights(residual, scale)
+            weight = weights(residual, scale) * (factor / scale) ** 2
             cost += rho(residual, scale) * factor ** 2
             jacobian = self._jacobian(state, number, image, predictions[number], factor)
             jacobian[:, clipped(image, predictions[number].image)] = 0
-            jacobian = jacobian.reshape(len(jacobian), -1)
-            weighted = jacobian * (weight.ravel() / scale ** 2 * factor ** 2)
-            curvature = (weighted @ jacobian.T).astype(np.float64)
-            right = (weighted @ residual.ravel()).astype(np.float64)
+            spread = self._spread(self.shots[number])
+            curvature, right = normal_equations(jacobian, residual, weight)
+            curvature, right = spread @ curvature @ spread.T, spread @ right
             shared += curvature[:shared_count, :shared_count]
             gradient += right[:shared_count]
             own = curvature[shared_count:, shared_count:] + np.diag(own_prior)
@@ -199,10 +163,10 @@ class TwinFit:
             explained += float((np.abs(residual) < EXPLAINED * scale).mean())
         return Equations(shared, gradient, blocks, scores, cost, scale, explained / len(pyramid))
 
-    def _jacobian(self, state: State, view: int, image: np.ndarray, prediction: 'Prediction',
+    def _jacobian(self, state: State, view: int, image: np.ndarray, prediction: Prediction,
                   factor: int) -> np.ndarray:
         """
-        Change of the image (P + 4 + 6, H, W, C): camera, mount, time offset, own pose.
+        Change of the image (P + 6, H, W, C): camera, own pose.
 
         The slope is the mean of the prediction's and the picture's, which makes the steps second
         order (Benhimane and Malis, 2004); at full size the picture's is mostly noise.
@@ -220,10 +184,23 @@ class TwinFit:
                 else expected(other, rendered) - base
             rows.append((change / parameter.step).astype(np.float32))
         flow = pose_jacobian(at, now, rendered)
-        motion = self.shots[view].motion.numpy().astype(np.float32)
-        mount = flow[:3] * np.float32(self.mount_free)
-        offset = np.tensordot(motion, flow, 1)[None] * np.float32(self.offset_free)
-        return np.concatenate([np.stack(rows) if rows else flow[:0], mount, offset, flow])
+        return np.concatenate([np.stack(rows), flow]) if rows else flow
+
+    def _spread(self, shot: Shot) -> np.ndarray:
+        """
+        Matrix (P + 4 + 6, P + 6) from slopes by camera and pose to those by all that may move.
+
+        Mount and offset move the picture as a pose does, exactly: what tells them apart from the
+        poses is but the poses' prior, a millionth of the pixels' weight. It must not drown in the
+        rounding of sums over pixels, so that the sums are taken once.
+        """
+        count = len(self.parameters)
+        spread = np.zeros((count + 10, count + 6))
+        spread[:count, :count] = np.eye(count)
+        spread[count:count + 3, count:count + 3] = self.mount_free * np.eye(3)
+        spread[count + 3, count:] = self.offset_free * shot.motion.numpy()
+        spread[count + 4:, count:] = np.eye(6)
+        return spread
 
     def _shared_values(self, state: State) -> np.ndarray:
         return np.concatenate([state.moved, state.mount, [state.time_offset]])
@@ -238,8 +215,12 @@ class TwinFit:
         return float((self._shared_values(state) ** 2 * self._prior_precision()).sum()
                      + ((state.poses / own) ** 2).sum())
 
-    def _stepped(self, state: State, equations: 'Equations', damping: float) -> State:
+    def _stepped(self, state: State, equations: Equations, damping: float
+                 ) -> tuple[State, float]:
+        """Next state, and by how much the cost falls if the picture changes as its slope says."""
         step, own = arrow.solve(equations.shared, equations.gradient, equations.blocks, damping)
+        promised = equations.gradient @ step + sum(
+            block.gradient @ o for block, o in zip(equations.blocks, own, strict=True))
         count = len(self.parameters)
         # Further away than its prior, the slope of a parameter means nothing.
         reach = np.array([p.prior for p in self.parameters])
@@ -247,7 +228,7 @@ class TwinFit:
         return replace(state, camera=moved(state.camera, self.parameters, step[:count]),
                        moved=state.moved + step[:count], mount=state.mount + step[count:count + 3],
                        time_offset=state.time_offset + float(step[count + 3]),
-                       poses=state.poses + np.stack(own))
+                       poses=state.poses + np.stack(own)), float(promised)
 
     def _cost(self, state: State, pyramid: list[np.ndarray], factor: int, scale: float) -> float:
         cost = self._prior_cost(state)
@@ -256,7 +237,7 @@ class TwinFit:
             cost += rho(residual, scale) * factor ** 2
         return cost
 
-    def _sigma(self, equations: 'Equations') -> np.ndarray:
+    def _sigma(self, equations: Equations) -> np.ndarray:
         """
         Standard deviations that survive correlated residuals.
 
@@ -275,26 +256,3 @@ class TwinFit:
         sandwich = naive @ meat @ naive * frames / max(frames - 1, 1)
         prior = 1 / self._prior_precision()
         return np.sqrt(np.minimum(np.maximum(np.diag(naive), np.diag(sandwich)), prior))
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the camera should have delivered."""
-
-    rendered: Rendered
-    image: np.ndarray
-    """(H, W, C) DN."""
-
-
-@dataclass(frozen=True)
-class Equations:
-    """Normal equations of all views."""
-
-    shared: np.ndarray
-    gradient: np.ndarray
-    blocks: list[arrow.Block]
-    scores: list[np.ndarray]
-    """Per view (P + 4 + 6,): its own gradient, for the spread between views."""
-    cost: float
-    scale: float
-    explained: float

@@ -14,17 +14,17 @@ from diffphyscam_ros.recalibrate.alignment import MODEL_ERROR
 from diffphyscam_ros.recalibrate.outcome import Change, judge, Outcome, verdict
 from diffphyscam_ros.recalibrate.parameters import candidates, choose
 from diffphyscam_ros.recalibrate.progress import Progress, silent
-from diffphyscam_ros.recalibrate.time_offset import find_time_offset
-from diffphyscam_ros.recalibrate.twin import (
-    EXPLAINED,
-    Fit,
-    Prediction,
+from diffphyscam_ros.recalibrate.shots import (
     Priors,
     Render,
+    renumbered,
+    Retimed,
     Shot,
-    State,
-    TwinFit,
+    straight_on,
 )
+from diffphyscam_ros.recalibrate.state import Fit, Prediction, State
+from diffphyscam_ros.recalibrate.time_offset import find_time_offset
+from diffphyscam_ros.recalibrate.twin import EXPLAINED, TwinFit
 
 #: Correlation of image gradients below which the twin cannot be what the camera looks at.
 LEAST_LIKENESS = 0.45
@@ -44,17 +44,21 @@ class TwinOptions:
     priors: Priors = Priors()
     coarse: tuple[tuple[int, int], ...] = ((8, 8), (4, 10))
     """(pixel size, most iterations) of the levels that every candidate goes through, ..."""
-    fine: tuple[tuple[int, int], ...] = ((2, 6), (1, 2))
+    fine: tuple[tuple[int, int], ...] = ((2, 5), (1, 6))
     """... and of those that only the best one does."""
 
 
 def recalibrate(shots: Sequence[Shot], render: Render, camera: PhysicalCamera,
-                options: TwinOptions = TwinOptions(), *,
+                options: TwinOptions = TwinOptions(), *, retimed: Retimed | None = None,
                 progress: Progress = silent) -> Outcome:
-    """Fit ``camera`` to ``shots``; a sentence (InputError) names what makes that impossible."""
+    """
+    Fit ``camera`` to ``shots``; a sentence (InputError) names what makes that impossible.
+
+    :param retimed: the shots with another clock; without it they go straight on.
+    """
     held_out = [i for i in range(len(shots)) if i % 4 == 2]
     fitted = [i for i in range(len(shots)) if i % 4 != 2]
-    taught = [shots[i] for i in fitted], _renumbered(render, fitted)
+    taught = [shots[i] for i in fitted], renumbered(render, fitted)
     starts = candidates(camera, options.groups)
 
     def problem_of(start: PhysicalCamera) -> TwinFit:
@@ -62,7 +66,7 @@ def recalibrate(shots: Sequence[Shot], render: Render, camera: PhysicalCamera,
                        time_offset=options.time_offset, priors=options.priors,
                        progress=lambda share, *what: progress(0.1 + 0.7 * share, *what))
     progress(0.02, 'looking for the time offset')
-    offset, likeness = find_time_offset(problem_of(starts[0]), starts[0])
+    offset, likeness = find_time_offset(retimed or straight_on(shots, render), starts[0])
     if likeness < LEAST_LIKENESS:
         raise InputError(f'The camera does not see the scene that the twin holds (likeness '
                          f'{likeness:.2f}, {LEAST_LIKENESS} needed); check the scene file, the '
@@ -86,17 +90,22 @@ def recalibrate(shots: Sequence[Shot], render: Render, camera: PhysicalCamera,
         raise InputError(f'The clocks of camera and poses are {abs(fit.state.time_offset):.2f} '
                          's apart; synchronise them, or correct the stamps.')
     progress(0.82, 'measuring noise')
-    new = fit.state.camera
     noise = None
     if 'noise' in options.groups:
-        predictions = [problem.predict(fit.state, v, 1).image for v in range(len(fitted))]
-        noise = residual_noise.measure([shots[i].image for i in fitted], predictions, new)
-        new = residual_noise.apply(new, noise) if noise else new
+        predictions = [problem.predict(fit.state, v, 1) for v in range(len(fitted))]
+        noise = residual_noise.measure([shots[i].image for i in fitted],
+                                       [p.image for p in predictions], fit.state.camera)
+    if noise:
+        noisy = residual_noise.apply(fit.state.camera, noise)
+        fit = problem.without_bias(fit, [_noise(shots[i].taken_by(noisy), prediction, i)
+                                         for i, prediction in zip(fitted, predictions,
+                                                                  strict=True)])
+    new = residual_noise.apply(fit.state.camera, noise) if noise else fit.state.camera
     progress(0.88, 'judging on held-out frames')
-    before = _held_out([shots[i] for i in held_out], _renumbered(render, held_out), camera,
+    before = _held_out([shots[i] for i in held_out], renumbered(render, held_out), camera,
                        options.priors)
     after = _held_out([_corrected(shots[i], fit.state) for i in held_out],
-                      _renumbered(render, held_out), new, options.priors)
+                      renumbered(render, held_out), new, options.priors)
     loss_before, loss_after, better = judge(before.residuals, after.residuals,
                                             max(after.scale, MODEL_ERROR))
     return Outcome(mode='twin', camera=new, frames=len(fitted), held_out=len(held_out),
@@ -157,10 +166,6 @@ def _corrected(shot: Shot, state: State) -> Shot:
     change = change + torch.cat([torch.from_numpy(state.mount), torch.zeros(3).double()])
     return replace(shot, T_world_optical=shot.T_world_optical
                    @ from_parts(exp_so3(change[:3]), change[3:]))
-
-
-def _renumbered(render: Render, indices: list[int]) -> Render:
-    return lambda matrix, size, pose, view: render(matrix, size, pose, indices[view])
 
 
 def _changes(old: PhysicalCamera, fit: Fit, noise: residual_noise.NoiseFit | None
