@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffphyscam_ros.kernels import kernel
+from diffphyscam_ros.kernels import inline, kernel
 from diffphyscam_ros.sensor.response import srgb_from_linear
 
 #: Table of the sRGB curve; linear between entries it is right to 1e-7.
@@ -105,6 +105,13 @@ def _forward(image, slope, dark, matrix, black, capacity, lookup, out):
                         lookup[index + np.uint32(1)] - low)
 
 
+@inline
+def _take_apart(pixels, red, green, blue):
+    """Three colours side by side into rows of their own: then vectors of one colour add up."""
+    for u in range(red.size):
+        red[u], green[u], blue[u] = pixels[u, 0], pixels[u, 1], pixels[u, 2]
+
+
 @kernel
 def _backward(image, dn, grad, slope, dark, matrix, black, capacity, srgb, leak, out, sums):
     """Sums per row: slope 3, dark 3, capacity 1, black level 3, matrix 9."""
@@ -114,24 +121,32 @@ def _backward(image, dn, grad, slope, dark, matrix, black, capacity, srgb, leak,
         n, v = task // height, task % height
         back = np.empty((3, width), np.float32)       # into y, before the clip
         electrons = np.empty((3, width), np.float32)
+        light, upstream, seen = (np.empty((3, width), np.float32),
+                                 np.empty((3, width), np.float32),
+                                 np.empty((3, width), np.float32))
+        _take_apart(image[n, v], light[0], light[1], light[2])
+        _take_apart(grad[n, v], upstream[0], upstream[1], upstream[2])
+        if srgb:
+            _take_apart(dn[n, v], seen[0], seen[1], seen[2])
         for k in range(3):
             s, d = slope[n, k], dark[n, k]
+            source, target = light[k], electrons[k]
             for u in range(width):
-                electrons[k, u] = min(image[n, v, u, k] * s + d, capacity)
+                target[u] = min(source[u] * s + d, capacity)
         total = sums[n, v]
         red, green, blue = electrons[0], electrons[1], electrons[2]
         for c in range(3):
             m0, m1, m2, black_c = matrix[n, c, 0], matrix[n, c, 1], matrix[n, c, 2], black[c]
-            row = back[c]
+            row, above, here = back[c], upstream[c], seen[c]
             t, tr, tg, tb = zero, zero, zero, zero
             for u in range(width):
                 y = m0 * red[u] + m1 * green[u] + m2 * blue[u] + black_c
-                q = grad[n, v, u, c] * (one if (y >= zero) & (y <= one) else leak)
+                q = above[u] * (one if (y >= zero) & (y <= one) else leak)
                 if srgb:
                     # d/dy of 1.055 y^(1/2.4) - 0.055 from its own value
                     bright = y > np.float32(0.0031308)
                     below = min(y, one) if bright else one
-                    q *= ((dn[n, v, u, c] + np.float32(0.055)) / (np.float32(2.4) * below)
+                    q *= ((here[u] + np.float32(0.055)) / (np.float32(2.4) * below)
                           if bright else np.float32(12.92))
                 row[u] = q
                 t += q
@@ -145,18 +160,18 @@ def _backward(image, dn, grad, slope, dark, matrix, black, capacity, srgb, leak,
             m0, m1, m2 = matrix[n, 0, k], matrix[n, 1, k], matrix[n, 2, k]
             s, d = slope[n, k], dark[n, k]
             t_full, t_slope, t_dark = zero, zero, zero
+            source, target = light[k], electrons[k]
             for u in range(width):
-                light = image[n, v, u, k]
                 e = b0[u] * m0 + b1[u] * m1 + b2[u] * m2
-                full = light * s + d > capacity
+                full = source[u] * s + d > capacity
                 t_full += e if full else zero
                 e *= leak if full else one
-                t_slope += e * light
+                t_slope += e * source[u]
                 t_dark += e
-                electrons[k, u] = e * s
+                target[u] = e * s
             total[6] += t_full
             total[k], total[3 + k] = t_slope, t_dark
         if out.size:
-            for k in range(3):
-                for u in range(width):
-                    out[n, v, u, k] = electrons[k, u]
+            target, red, green, blue = out[n, v], electrons[0], electrons[1], electrons[2]
+            for u in range(width):
+                target[u, 0], target[u, 1], target[u, 2] = red[u], green[u], blue[u]
