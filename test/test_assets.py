@@ -209,13 +209,17 @@ def test_broken_files_are_one_sentence(tmp_path, name):
     assert ('no_such.png' if name == 'texture.obj' else name) in text
 
 
-@pytest.mark.parametrize('suffix', ['obj', 'glb', 'stl', 'ply'])
+@pytest.mark.parametrize('suffix', ['obj', 'glb', 'gltf', 'dae', 'stl', 'ply'])
 def test_damaged_files_are_one_sentence(tmp_path, suffix):
     """Bytes changed, cut off, taken out: a mesh that fits together, or one sentence."""
     import trimesh
     whole, rng = tmp_path / f'whole.{suffix}', np.random.default_rng(4)
     if suffix in ('obj', 'glb'):
         save_scene(whole, scene_of_parts(parts()[:1]))
+    elif suffix == 'gltf':
+        files = trimesh.Scene(trimesh.creation.box()).export(file_type='gltf')
+        for name, content in files.items():
+            (whole if name.endswith('.gltf') else tmp_path / name).write_bytes(content)
     else:
         trimesh.creation.box().export(whole)
     data, refused = whole.read_bytes(), 0
@@ -249,6 +253,8 @@ def test_textures(tmp_path):
     (tmp_path / 'broken.png').write_bytes(b'\x89PNG\r\n\x1a\n broken')
     with pytest.raises(InputError, match='broken.png'):
         load_image(tmp_path / 'broken.png')
+    Image.new('L', (8192, 2), 128).save(tmp_path / 'wide.png')
+    assert load_image(tmp_path / 'wide.png').shape == (2, 8192, 3)
     Image.new('L', (8193, 1)).save(tmp_path / 'long.png')
     with pytest.raises(InputError, match='8192'):
         load_image(tmp_path / 'long.png')

@@ -266,3 +266,15 @@ def test_bad_scenes_and_options_are_refused(scene: Scene, view: View) -> None:
         Renderer(scene, backend='opengl')
     with pytest.raises(InputError, match='mesh 7'):
         Renderer(replace(scene, instances=(Instance(7, 0),) * 3), device='cpu').render(view)
+
+
+@pytest.mark.parametrize('change,message', [
+    ({'base_color': torch.tensor([[[0.5, torch.nan, 0.5]]])}, 'base_color holds NaN'),
+    ({'normal': torch.full((3, 5, 3), torch.inf)}, 'normal holds NaN or infinity'),
+    ({'occlusion': torch.full((2, 2, 1), 1.5)}, 'occlusion goes from 1.5 to 1.5'),
+    ({'alpha': torch.tensor([[[-1.0], [1.0]]])}, 'alpha goes from -1 to 1'),
+    ({'roughness': torch.zeros(0, 4, 1)}, 'roughness has shape')])
+def test_bad_textures_are_refused(scene: Scene, view: View, change, message: str) -> None:
+    materials = (replace(scene.materials[0], **change), *scene.materials[1:])
+    with pytest.raises(InputError, match=message):
+        Renderer(replace(scene, materials=materials), device='cpu').render(view)

@@ -128,6 +128,18 @@ def check(scene: Scene) -> None:
                                         or texture.numel() == 0):
                 raise InputError(f'material {n} ({material.name!r}): {name} has shape '
                                  f'{tuple(texture.shape)}; pass (H, W, {width}).')
+            if texture is not None:
+                _check_values(f'material {n} ({material.name!r})', name, texture.detach())
+
+
+def _check_values(material: str, name: str, texture: Tensor) -> None:
+    """Raise InputError where a texture holds what no surface has."""
+    low, high = (float(x) for x in texture.aminmax())       # either is NaN where any value is
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InputError(f'{material}: {name} holds NaN or infinity; pass finite values.')
+    if name in ('occlusion', 'alpha') and not -1e-4 <= low <= high <= 1 + 1e-4:
+        raise InputError(f'{material}: {name} goes from {low:.3g} to {high:.3g}; pass values in '
+                         '[0, 1].')
 
 
 def pack_materials(materials: tuple[Material, ...]) -> MaterialTable:
