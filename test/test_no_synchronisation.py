@@ -18,8 +18,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffphyscam_ros.render import differentiable, ops
 from diffphyscam_ros.render.tensors import TensorRenderer
-from diffphyscam_ros.render.view import View
-from diffphyscam_ros.scene.scene import Scene
 
 _READS = {'_local_scalar_dense', 'nonzero', 'masked_select', 'unique', '_unique2', 'unique_dim',
           'is_nonzero', 'equal', 'lift_fresh', 'linalg_inv', 'repeat_interleave.Tensor'}
@@ -51,12 +49,6 @@ class NoReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def sunless() -> tuple[Scene, View]:
-    """Every kind of light and texture but the sun, whose shadow maps are laid out on the host."""
-    scene, view = scene_and_view()
-    return replace(scene, sun=None), view
-
-
 @pytest.fixture
 def as_on_cuda(monkeypatch) -> None:
     monkeypatch.setattr(differentiable, 'shades_everywhere', lambda device: True)
@@ -73,7 +65,7 @@ def test_the_mode_notices_reads() -> None:
 
 
 def test_no_reads_within_a_frame(as_on_cuda) -> None:
-    scene, view = sunless()
+    scene, view = scene_and_view()
     renderer = TensorRenderer(scene, torch.device('cpu'), 'cpu')
     before = renderer.render(view, scene, OUTPUTS)          # takes the environment in
     with NoReads():
@@ -81,8 +73,30 @@ def test_no_reads_within_a_frame(as_on_cuda) -> None:
     assert torch.equal(frame['radiance'], before['radiance'])
 
 
+def test_shadows_are_those_of_the_host(monkeypatch) -> None:
+    # A thing over the patch throws a shadow; maps planned on the device must put it where the
+    # host's do. They count the same casters, so only rounding at a texel's edge may differ.
+    scene, view = scene_and_view()
+    over = scene.T_world_instance.clone()
+    over[0, :3, :3] *= 0.2
+    over[0, :3, 3] = torch.tensor([-0.1, 0.05, 0.4])
+    scene = replace(scene, instances=(*scene.instances, scene.instances[0]),
+                    T_world_instance=torch.cat([scene.T_world_instance, over]))
+    sunless = replace(scene, sun=None)
+    pictures = {}
+    for everywhere in (False, True):
+        monkeypatch.setattr(differentiable, 'shades_everywhere', lambda device, e=everywhere: e)
+        renderer = TensorRenderer(scene, torch.device('cpu'), 'cpu')
+        pictures[everywhere] = renderer.render(view, scene, OUTPUTS)['radiance']
+    dark = TensorRenderer(sunless, torch.device('cpu'), 'cpu').render(view, sunless, OUTPUTS)
+    shaded = (pictures[False] - dark['radiance']).abs().sum(-1) < 1e-6
+    assert 0.02 < shaded.double().mean() < 0.5
+    differs = (pictures[True] - pictures[False]).abs().sum(-1) > 1e-3
+    assert differs.double().mean() < 0.01
+
+
 def test_no_reads_with_gradients(as_on_cuda) -> None:
-    scene, view = sunless()
+    scene, view = scene_and_view()
     color = scene.materials[0].base_color.clone().requires_grad_(True)
     scene = replace(scene, materials=(replace(scene.materials[0], base_color=color),))
     pose = view.T_camera_world.clone().requires_grad_(True)
@@ -113,7 +127,7 @@ def to_cuda(value):
     reason='needs a CUDA device and nvdiffrast')
 def test_a_cuda_graph_replays_another_pose() -> None:
     """Captured once, replayed with the pose moved in place: the picture drawn anew, bit by bit."""
-    scene, view = to_cuda(sunless())
+    scene, view = to_cuda(scene_and_view())
     renderer = TensorRenderer(scene, torch.device('cuda'), 'auto')
     pose = view.T_camera_world.clone()
     moving = replace(view, T_camera_world=pose)
