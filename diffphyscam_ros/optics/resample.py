@@ -14,14 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffphyscam_ros.optics.resample_kernels import (
+from diffphyscam_ros.optics.resample_backward import (
     backward_gain,
     backward_position,
     backward_source,
-    look_up,
-    SHARPNESS,
-    weights,
 )
+from diffphyscam_ros.optics.resample_kernels import look_up, SHARPNESS, weights
 
 
 def resample(radiance: Tensor, position: Tensor) -> Tensor:

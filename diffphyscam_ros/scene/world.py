@@ -13,10 +13,11 @@ from diffphyscam_ros.scene.build import Builder, SEMANTIC_NAMES
 from diffphyscam_ros.scene.client import Client
 from diffphyscam_ros.scene.config import load_scene, SceneConfig
 from diffphyscam_ros.scene.environment import sky
-from diffphyscam_ros.scene.poses import matrices, matrix, quaternion, rotation_rpy
+from diffphyscam_ros.scene.placement import body_matrix, Placement
+from diffphyscam_ros.scene.poses import matrix, quaternion, rotation_rpy
 from diffphyscam_ros.scene.scene import Instance, Scene
 from diffphyscam_ros.scene.vehicle import Vehicle
-from diffphyscam_ros.scene.visual import base_from_com, Visual
+from diffphyscam_ros.scene.visual import Visual
 
 GRAVITY = 9.81
 _SETTLE_STEPS = 120
@@ -50,7 +51,8 @@ class World:
         self._built = builder.add_all()
         builder.add_visuals('vehicle', 'vehicle', self.vehicle.body)
         self._mounts = {m.name: self._mount(m) for m in config.cameras}
-        self._prepare_transforms()
+        self._placement = Placement(client, self._built.visuals,
+                                    [self.vehicle.body, *self._built.moving])
         for _ in range(_SETTLE_STEPS):
             self._step_once()
         self.vehicle.stop_now()
@@ -87,7 +89,7 @@ class World:
             self.client.resetBasePositionAndOrientation(body, *pose)
         self.client.restoreState(self._start)
         self.vehicle.stop_now()
-        self._place_static()
+        self._placement.place_all()
         self.time = 0.0
 
     def close(self) -> None:
@@ -186,7 +188,7 @@ class World:
 
     def T_world_object(self, name: str) -> Tensor:
         """Pose (4, 4) float64 of an object of the scene file by its name."""
-        return torch.from_numpy(self._body_matrix(self._bodies(name)[0]))
+        return torch.from_numpy(body_matrix(self.client, self._bodies(name)[0]))
 
     def set_pose(self, name: str, T_world_object: Tensor) -> None:
         """Place an object, boards for instance, by script; it stays there if it has no mass."""
@@ -200,7 +202,7 @@ class World:
             com = self.client.getDynamicsInfo(body, -1)[3:5]
             self.client.resetBasePositionAndOrientation(body, *self.client.multiplyTransforms(
                 tuple(pose[:3, 3]), quaternion(rotation), *com))
-        self._place_static()
+        self._placement.place_all()
 
     @property
     def visuals(self) -> tuple[Visual, ...]:
@@ -211,58 +213,7 @@ class World:
 
     def transforms(self) -> Tensor:
         """T_world_instance (I, 4, 4) float32 now, in the order of ``scene.instances``."""
-        self._update_moving()
-        return torch.from_numpy(self._T_world_instance.copy())
-
-    def _prepare_transforms(self) -> None:
-        """Sort the visuals into those that stand still and those that physics moves."""
-        visuals = self._built.visuals
-        self._T_world_instance = np.tile(np.eye(4, dtype=np.float32), (len(visuals), 1, 1))
-        body = self.vehicle.body
-        moving = {b: [] for b in [body, *self._built.moving]}
-        for index, visual in enumerate(visuals):
-            if visual.body in moving:
-                moving[visual.body].append((index, visual.link))
-        self._jointed, self._free = [], []
-        for number, places in moving.items():
-            links = sorted({link for _, link in places if link >= 0})
-            targets = [(i, links.index(k) + 1 if k >= 0 else 0) for i, k in places]
-            com = base_from_com(self.client, number)
-            if links:
-                self._jointed.append((number, links, com, *zip(*targets, strict=True)))
-            else:
-                self._free += [(number, com, i) for i, _ in targets]
-        self._place_static()
-
-    def _place_static(self) -> None:
-        for index, visual in enumerate(self._built.visuals):
-            self._T_world_instance[index] = self._link_matrix(visual)
-
-    def _update_moving(self) -> None:
-        client, poses, index = self.client, [], []
-        for body, links, com, where, which in self._jointed:
-            base = client.multiplyTransforms(*client.getBasePositionAndOrientation(body), *com)
-            states = client.getLinkStates(body, links, computeForwardKinematics=1)
-            found = [base, *((s[4], s[5]) for s in states)]
-            poses += [found[k] for k in which]
-            index += where
-        for body, com, where in self._free:
-            pose = client.getBasePositionAndOrientation(body)
-            poses.append(client.multiplyTransforms(*pose, *com))
-            index.append(where)
-        if poses:
-            flat = np.array([p + q for p, q in poses])
-            self._T_world_instance[index] = matrices(flat[:, :3], flat[:, 3:])
-
-    def _link_matrix(self, visual: Visual) -> np.ndarray:
-        if visual.link < 0:
-            return self._body_matrix(visual.body)
-        state = self.client.getLinkState(visual.body, visual.link, computeForwardKinematics=1)
-        return matrix(state[4], state[5])
-
-    def _body_matrix(self, body: int) -> np.ndarray:
-        pose = self.client.getBasePositionAndOrientation(body)
-        return matrix(*self.client.multiplyTransforms(*pose, *base_from_com(self.client, body)))
+        return torch.from_numpy(self._placement.now())
 
     def _make_scene(self) -> Scene:
         meshes, materials = _Numbered(), _Numbered()
@@ -304,7 +255,7 @@ class World:
         return self._built.bodies[name]
 
     def _to_world(self, name: str, points: np.ndarray) -> np.ndarray:
-        T = self._body_matrix(self._bodies(name)[0])
+        T = body_matrix(self.client, self._bodies(name)[0])
         return points @ T[:3, :3].T + T[:3, 3]
 
 
