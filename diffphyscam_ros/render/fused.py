@@ -116,19 +116,18 @@ class FusedRenderer:
         moved = (T != self._last).any((1, 2))
         if moved.any():
             self._last = T.copy()
+            T, bounds = T[moved], self.geometry.bounds[moved]
             linear = T[:, :, :3]
-            center = np.einsum('irc,ic->ir', linear, self.geometry.bounds[:, :3]) + T[:, :, 3]
-            self.centers = np.where(moved[:, None], center, self.centers)
-            scale = np.linalg.norm(linear, axis=1).max(1)
-            self.radii = np.where(moved, self.geometry.bounds[:, 3] * scale, self.radii)
-            self.flip = np.linalg.det(linear) < 0
-            self._normal_matrix = _cofactors(linear).astype(np.float32)
-            away = np.abs(T - self._cast)
-            bounds = self.geometry.bounds
-            reach = np.linalg.norm(bounds[:, :3], axis=1) + bounds[:, 3]
+            self.centers[moved] = (linear @ bounds[:, :3, None])[..., 0] + T[:, :, 3]
+            self.radii[moved] = bounds[:, 3] * np.sqrt((linear ** 2).sum(1).max(1))
+            rows, volume = _cofactors(linear)
+            self.flip[moved] = volume < 0
+            self._normal_matrix[moved] = rows
+            away = np.abs(T - self._cast[moved])
+            reach = np.sqrt((bounds[:, :3] ** 2).sum(1)) + bounds[:, 3]
             shift = away[:, :, :3].sum(2) * reach[:, None] + away[:, :, 3]
-            self._shifted |= ~(shift.max(1) <= SHADOW_TOLERANCE)
-            self._cast[self._shifted] = T[self._shifted]
+            self._shifted[moved] |= ~(shift.max(1) <= SHADOW_TOLERANCE)
+            self._cast[self._shifted] = self._last[self._shifted]
         return moved
 
     def render(self, camera_matrix: np.ndarray, T_camera_world: np.ndarray,
@@ -233,8 +232,17 @@ def light_table(lights: tuple[PointLight | SpotLight, ...], eye: np.ndarray) -> 
     return table
 
 
-def _cofactors(linear: np.ndarray) -> np.ndarray:
-    """Matrices (I, 3, 3) that turn normals: the inverse transpose times the determinant's size."""
-    a, b, c = linear[:, 0], linear[:, 1], linear[:, 2]
-    rows = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], 1)
-    return rows * np.where(np.linalg.det(linear) < 0, -1, 1)[:, None, None]
+def _cofactors(linear: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Matrices (I, 3, 3) that turn normals, and determinants (I,) of ``linear``.
+
+    The inverse transpose times the determinant's size, from the rows' cross products.
+    """
+    rows = np.empty_like(linear)
+    for k in range(3):
+        b, c = linear[:, (k + 1) % 3], linear[:, (k + 2) % 3]
+        for i in range(3):
+            j, m = (i + 1) % 3, (i + 2) % 3
+            rows[:, k, i] = b[:, j] * c[:, m] - b[:, m] * c[:, j]
+    volume = (linear[:, 0] * rows[:, 0]).sum(1)
+    return rows * np.where(volume < 0, -1, 1)[:, None, None], volume
