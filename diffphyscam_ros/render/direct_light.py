@@ -15,6 +15,7 @@ from diffphyscam_ros.render.chunk import (
     BASE_G,
     BASE_R,
     CHUNK,
+    FIRST,
     LIT,
     METAL,
     N_V,
@@ -38,7 +39,7 @@ from diffphyscam_ros.render.chunk import (
     TY,
     TZ,
 )
-from diffphyscam_ros.render.lanes import share_beyond
+from diffphyscam_ros.render.lanes import fetch_ahead, share_beyond
 
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
 TINY = np.float32(1e-20)
@@ -81,15 +82,22 @@ def fill_sunlit(table, whole, seen, count, sun, maps, size, matrices):
             missing |= found
         if missing >= 0:
             break
+    # Ask for every texel before the first is used, like ``texels.look_up``.
     for i in range(count):
         k = whole[SHADOW_MAP + i]
-        if k < 0 or seen[i] < 0 or table[LIT + i] == ZERO:
+        if k < 0:
+            continue
+        column, row = np.int32(table[SHADOW_X + i]), np.int32(table[SHADOW_Y + i])
+        at = (np.int64(k) * size + row - 1) * size + column - 1
+        whole[FIRST + i] = np.int32(at)
+        for line in range(3):
+            fetch_ahead(maps, at + line * size)
+    for i in range(count):
+        if whole[SHADOW_MAP + i] < 0 or seen[i] < 0 or table[LIT + i] == ZERO:
             continue
         x, y = table[SHADOW_X + i], table[SHADOW_Y + i]
-        column, row = np.int32(x), np.int32(y)
-        at = (np.int64(k) * size + row - 1) * size + column - 1
-        table[LIT + i] = share_beyond(maps, at, size, table[SHADOW_DEPTH + i],
-                                      x - np.float32(column), y - np.float32(row))
+        table[LIT + i] = share_beyond(maps, whole[FIRST + i], size, table[SHADOW_DEPTH + i],
+                                      x - np.float32(np.int32(x)), y - np.float32(np.int32(y)))
 
 
 @inline

@@ -56,6 +56,24 @@ def add_bilinear(typing_context, sums, out, texels, at, stride, fx, fy, weight):
     return signature, codegen
 
 
+@intrinsic
+def fetch_ahead(typing_context, values, index):
+    """Ask for ``values[index]`` before it is needed; it need not exist."""
+    signature = types.void(values, types.uintp)
+
+    def codegen(context, builder, signature, args):
+        place = builder.bitcast(
+            builder.gep(_data(context, builder, signature.args[0], args[0]), [args[1]]),
+            ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [place.type, _INT, _INT, _INT])
+        fetch = cgutils.get_or_insert_function(builder.module, kind, 'llvm.prefetch.p0')
+        read, keep, data = (ir.Constant(_INT, n) for n in (0, 3, 1))
+        builder.call(fetch, [place, read, keep, data])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
 def _mix(builder, a, b, fraction):
     step = builder.fmul(builder.fsub(b, a), fraction, flags=('contract',))
     return builder.fadd(a, step, flags=('contract',))

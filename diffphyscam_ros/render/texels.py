@@ -33,7 +33,7 @@ from diffphyscam_ros.render.chunk import (
     WEIGHT,
     WIDTH,
 )
-from diffphyscam_ros.render.lanes import add_bilinear, two_to
+from diffphyscam_ros.render.lanes import add_bilinear, fetch_ahead, two_to
 
 #: Half floats end here; a brighter texel is cut to it.
 BRIGHTEST = 65504.0
@@ -158,16 +158,20 @@ def look_up(table, whole, texel, count, texels, offsets):
             table[FY + i] = y - row
             table[WEIGHT + i] = weight
             column, row = (w - ONE if column < 0 else column), (h - ONE if row < 0 else row)
-            stride = np.int32(4 * np.int32(w + ONE))
-            whole[STRIDE + i] = stride
-            whole[FIRST + i] = np.int32(np.int32(np.int32(row) * stride)
-                                        + np.int32(4 * np.int32(column)))
+            stride = np.int32(w + ONE)
+            whole[STRIDE + i] = np.int32(4 * stride)
+            whole[FIRST + i] = np.int32(np.int32(row) * stride) + np.int32(column)
             level = level + ONE if lower else level
             whole[AT + i] = np.int32(level if probe < table[TAPS + i] else -ONE)
+        # Every texel is asked for before the first is used: what is far away comes meanwhile.
         for i in range(count):
-            level = whole[AT + i]
-            if level >= 0:
-                add_bilinear(texel, 4 * i, texels,
-                             4 * offsets[whole[TEXTURE + i], level] + whole[FIRST + i],
+            level = max(whole[AT + i], 0)
+            whole[FIRST + i] += np.int32(offsets[max(whole[TEXTURE + i], 0), level])
+            at = 4 * np.int64(whole[FIRST + i])
+            fetch_ahead(texels, at)
+            fetch_ahead(texels, at + whole[STRIDE + i])
+        for i in range(count):
+            if whole[AT + i] >= 0:
+                add_bilinear(texel, 4 * i, texels, 4 * np.int64(whole[FIRST + i]),
                              whole[STRIDE + i], table[FX + i], table[FY + i],
                              table[WEIGHT + i])
