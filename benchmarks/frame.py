@@ -4,8 +4,9 @@ A whole frame against PyBullet's TinyRenderer with shadows: same scene, same vie
 A frame is everything between two images: the physics steps of 1/30 s, shadows, rendering, all
 camera stages, the message filled and published to a subscriber in another process. TinyRenderer
 draws its picture with shadows and nothing else. Both take turns, so that whatever else the
-machine does slows both; the ratio is that of the medians. The last column is processor time, all
-threads together: it does not depend on what else the machine does.
+machine does slows both; the ratio is that of the medians. Before that, frames run one after
+another, as in a running camera: TinyRenderer leaves nothing of ours in the caches. The last column
+is processor time, all threads together: it does not depend on what else the machine does.
 """
 
 import argparse
@@ -32,6 +33,8 @@ from diffphyscam_ros.simulator import camera_named, Simulator
 
 CPU = ' CPU'
 TINY = 'TinyRenderer, shadows'
+#: Frames one after another, as a running camera has them: nothing clears the caches in between.
+ALONE, ALONE_FRAMES = 'one after another', 50
 #: Functions that are timed where they are called: (module, name, row of the table).
 STAGES = (
     ('diffphyscam_ros.picture', 'Renderer.render', 'render'),
@@ -149,8 +152,13 @@ def measure(scene: str, model: str, repeats: int, rate: float) -> dict[str, list
     matrix = torch.tensor(info.k, dtype=torch.float64).reshape(3, 3)
     samples: dict[str, list[float]] = defaultdict(list)
     with publisher() as publish:
-        for repeat in range(repeats + 2):
+        for _ in range(ALONE_FRAMES):
             times: dict[str, float] = defaultdict(float)
+            one_frame(simulator, publish, rate, times)
+            samples[ALONE].append(times['whole frame'])
+            samples[ALONE + CPU].append(times['whole frame' + CPU])
+        for repeat in range(repeats + 2):
+            times = defaultdict(float)
             with timed_stages(times):
                 capture = one_frame(simulator, publish, rate, times)
             view = View(matrix, invert(capture.T_world_optical), (info.height, info.width))
@@ -176,7 +184,8 @@ def main() -> None:
     print(f'A frame of {options.scene} with camera {options.model}, '
           f'{os.cpu_count()} CPU cores [ms]')
     print(f'  {"stage":<28}{"median":>8}{"best":>8}{"CPU":>8}')
-    for name in ('physics', *(s[2] for s in STAGES), 'message, publish', 'whole frame', TINY):
+    for name in ('physics', *(s[2] for s in STAGES), 'message, publish', 'whole frame', ALONE,
+                 TINY):
         if name not in samples:
             continue
         values = [1e3 * v for v in samples[name]]
@@ -185,6 +194,7 @@ def main() -> None:
               f'{1e3 * statistics.median(samples[name + CPU]):>8.2f}')
     ratios = [statistics.median(samples[TINY + kind]) / statistics.median(samples[
         'whole frame' + kind]) for kind in ('', CPU)]
+    print(f'  {1 / statistics.median(samples[ALONE]):.1f} frames per second one after another')
     print(f'  TinyRenderer / whole frame: {ratios[0]:.1f}, in processor time {ratios[1]:.1f}')
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f'  peak memory: {peak:.0f} MiB')
