@@ -45,7 +45,7 @@ def detect(gray: np.ndarray, target: Target, *, thorough: bool = False) -> Detec
         return None
     ids, corners = found
     spacing = corner_spacing(target, ids, corners)
-    if spacing < 4:
+    if spacing < 5:
         return None
     # The window must not reach the next feature: a marker's corner, a bit of the tag.
     share = {'chessboard': 0.35, 'aprilgrid': 0.1,

@@ -107,9 +107,13 @@ def _photometry(result: Result) -> list[Parameter]:
         if name in fit.model.free:
             out.append(_rate(f'response_{name}', fit.value(name), fit.sigma(name), '1', 0.02,
                              0.12, advice))
-    out.append(_rate('black_level', fit.value('black_level'), np.hypot(
-        fit.sigma('black_level'), trust_in_the_dark(fit)), 'DN',
-                     0.004, 0.018, advice + '; one frame with the lens capped helps'))
+    dark = advice + '; one frame with the lens capped helps'
+    if 'black_level' in fit.model.free:
+        out.append(_rate('black_level', fit.value('black_level'), np.hypot(
+            fit.sigma('black_level'), trust_in_the_dark(fit)), 'DN', 0.004, 0.018, dark))
+    else:
+        out.append(Parameter('black_level', 0.0, 0.0, 'DN', HIDDEN, 'the images ask for one below '
+                             'zero, as of a camera that crushes its dark tones; ' + dark))
     out.append(_rate('black_reflectance', fit.value('black_reflectance'),
                      fit.sigma('black_reflectance'), '1', 0.006, 0.027,
                      'measure the board and pass --black'))
