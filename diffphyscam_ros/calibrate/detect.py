@@ -187,6 +187,9 @@ def _first_cell_is_black(gray: np.ndarray, target: Target, corners: np.ndarray) 
 
 
 def _why_no_chessboard(gray: np.ndarray, target: Target) -> str:
+    small = 'the board is too small in the image; bring it nearer'
+    if _chessboard(gray, target, thorough=True) is not None:
+        return small
     seen = _any_chessboard(gray)
     wanted = {target.columns, target.rows}
     whole = max(seen) >= max(wanted) and min(seen) >= min(wanted)
@@ -195,7 +198,7 @@ def _why_no_chessboard(gray: np.ndarray, target: Target) -> str:
         large = cv2.resize(gray, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
         if cv2.findChessboardCornersSB(large, (target.columns, target.rows),
                                        flags=cv2.CALIB_CB_NORMALIZE_IMAGE)[0]:
-            return 'the board is too small in the image; bring it nearer'
+            return small
     if max(seen) and set(seen) != wanted:
         return (f'a chessboard with {max(seen)}x{min(seen)} inner corners is in view, not '
                 f'{target.columns}x{target.rows}; count the INNER corners and pass '
