@@ -83,8 +83,7 @@ def _possible_black(result, fitted: Fit, keep: Callable[[Fit], None]) -> Fit:
 
     A camera that crushes its dark tones asks for that; the bends of the curve may take it up.
     """
-    level = fitted.value('black_level')
-    if level > -max(0.002, 3 * fitted.sigma('black_level')):
+    if fitted.value('black_level') > -0.002:     # half a step of eight bits
         return fitted
     shared = fitted.shared.copy()
     shared[fitted.model.names.index('black_level')] = 0.0
