@@ -108,7 +108,7 @@ def fit(model: Model, frames: Sequence[Frame], shared: np.ndarray, locals_: np.n
                cost, scale, correlation)
 
 
-def fit_frame(fit_: Fit, frame: Frame, local: np.ndarray, *, iterations: int = 6,
+def fit_frame(fit_: Fit, frame: Frame, local: np.ndarray, *, iterations: int = 15,
               model: Model | None = None, shared: np.ndarray | None = None,
               fixed_locals: Sequence[str] = ()) -> np.ndarray:
     """
