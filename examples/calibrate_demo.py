@@ -59,10 +59,8 @@ boards:
 walls:
   - {{name: back, start: [7.0, -6.0], end: [7.0, 6.0], height: 2.4, texture: plaster}}
 """
-#: [s] exposure at which white paper is a little below full scale in this hall
-BRIGHT = 0.00045
-#: frames that show each of the first views, for the noise
-STILL, STILL_VIEWS = 3, 6
+BRIGHT = 0.00045           # [s] exposure at which white paper is a little below full scale
+STILL, STILL_VIEWS = 3, 6  # frames that show each of the first views, for the noise
 
 
 def hidden_camera() -> PhysicalCamera:
@@ -74,8 +72,7 @@ def hidden_camera() -> PhysicalCamera:
                    distortion_coefficients=(-0.17, 0.05, 0.0006, -0.0004, 0.0),
                    vignetting_gain=0.6, vignetting_polynomial=(-0.1, -0.03, 0.0))
     sensor = replace(camera.sensor, response='power', response_exponent=0.55,
-                     pixel_pitch=12e-6,
-                     white_balance=(1.0, 1.0, 1.0))
+                     pixel_pitch=12e-6, white_balance=(1.0, 1.0, 1.0))
     settings = replace(camera.settings, f_number=1.2, focus_distance=0.6,
                        focal_length=0.0058)
     return replace(camera, lens=lens, sensor=sensor, settings=settings)
@@ -85,9 +82,11 @@ def views(camera: PhysicalCamera, count: int, seed: int = 0) -> Iterator[tuple[n
     """Yield T_optical_board (4, 4) and a relative exposure: all places, tilts and distances."""
     generator = np.random.default_rng(seed)
     lens, width, height = camera.lens, 10 * SQUARE, 7 * SQUARE
+    # What the lens pulls in: the board is to reach the corners of the image, not of a pinhole's.
+    stretch = ray_radius(camera) * lens.fx / (0.5 * np.hypot(lens.width, lens.height))
     for i in range(count):
         distance = 0.34 * (0.95 / 0.34) ** ((i * 0.618) % 1)
-        room = [max(0.0, n / 2 - 0.55 * size / distance * f) for n, size, f in (
+        room = [max(0.0, stretch * n / 2 - 0.55 * size / distance * f) for n, size, f in (
             (lens.width, width, lens.fx), (lens.height, height, lens.fy))]
         angle = 2 * np.pi * i * 0.382
         corner = np.array([np.sign(np.cos(angle)), np.sign(np.sin(angle))]) * room * (i % 4 > 0)

@@ -16,6 +16,7 @@ import recovery
 import torch
 
 from diffphyscam_ros.calibrate import (
+    arrow,
     geometric,
     joint,
     lens_choice,
@@ -26,6 +27,7 @@ from diffphyscam_ros.calibrate import (
 from diffphyscam_ros.calibrate.detect import detect, settle
 from diffphyscam_ros.calibrate.options import Options
 from diffphyscam_ros.calibrate.run import calibrate
+from diffphyscam_ros.calibrate.sensitivity import sensitivities
 from diffphyscam_ros.calibrate.target import parse_target
 from diffphyscam_ros.calibrate.whiteness import prepare, whiteness
 from diffphyscam_ros.camera import PhysicalCamera
@@ -157,6 +159,46 @@ def test_colours_are_cut_where_grey_is():
     window = photometric.windowed(image, frame)[..., 0]
     inside = frame.mask.numpy() > 0
     np.testing.assert_array_equal(window[inside], frame.dn.numpy()[inside])
+
+
+def test_model_at_the_truth_asks_for_no_other_camera():
+    """
+    What a noise-free trace and the model at its parameters differ by, as a Gauss-Newton step.
+
+    A step is an error that no number of frames averages out: a third of what is promised.
+    """
+    truth = replace(SMALL, aperture=0.004, focus=0.45, gamma=1.0, k1=-0.25, p1=0.001)
+    model = photometric.Model('plumb_bob', ('fx', 'fy', 'cx', 'cy', 'k1', 'k2', 'a2', 'defocus',
+                                            'residual_blur', 'black_reflectance'),
+                              before_distortion=True)
+    intrinsics = np.array([truth.fx, truth.fy, truth.cx, truth.cy, truth.k1, truth.k2, truth.p1,
+                           truth.p2, truth.k3])
+    shared = photometric.start_vector(model, intrinsics)
+    focal = truth.fx * model.pixel_pitch
+    for name, value in (('a2', -0.25), ('a4', -0.08), ('residual_blur', truth.blur),
+                        ('inverse_focus', 1 / (truth.focus - focal)),
+                        ('defocus', truth.aperture * truth.fx * (1 - focal / truth.focus))):
+        shared[model.names.index(name)] = value
+    free, own = [model.names.index(n) for n in model.free], list(range(7))
+    hessian, gradient, blocks = 0, 0, []
+    generator = np.random.default_rng(3)
+    for T in independent.poses(5, truth.board.extent, generator, truth, distances=(0.3, 0.6)):
+        image = independent.signal(truth, T, lens_rays=120).astype(np.float32)
+        local = np.r_[cv2.Rodrigues(T[:, :3])[0].ravel(), T[:, 3],
+                      np.zeros(len(photometric.LOCAL) - 6)]
+        frame = photometric.cut('0', 0, image, CHESS, local[:6], intrinsics, 'plumb_bob',
+                                inverted=True)
+        r = frame.dn.numpy() - joint.rendered(model, frame, shared, local)
+        assert np.sqrt((r[frame.mask.numpy() > 0] ** 2).mean()) < 0.002
+        S, L, _, down, down_local = sensitivities(model, frame, shared, local, free, own, 1.0)
+        hessian, gradient = hessian + S.T @ S, gradient + down
+        blocks.append(arrow.Block(L.T @ L, L.T @ S, down_local))
+    step = dict(zip(model.free, arrow.solve(hessian, gradient, blocks, 0)[0], strict=True))
+    print(step)
+    assert max(abs(step['fx']), abs(step['fy'])) < 1e-3 / 3 * truth.fx
+    assert max(abs(step['cx']), abs(step['cy'])) < 0.15 / 3
+    assert abs(step['a2']) < 0.02 / 3
+    assert abs(step['defocus']) < 0.15 / 3 * truth.aperture * truth.fx
 
 
 @pytest.mark.parametrize('size', [0.3, 1.7, 6.0])

@@ -23,12 +23,13 @@ PRIORS = {
     'residual_blur': (0.7, 1.0), 'defocus': (0.0, 20.0), 'inverse_focus': (1.0, 3.0),
     'log_exponent': (0.0, 1.0), 'bend1': (0.0, 0.15), 'bend2': (0.0, 0.1), 'bend3': (0.0, 0.07),
     'log_gain': (0.0, 10.0), 'slope_x': (0.0, 0.15), 'slope_y': (0.0, 0.15),
-    'gloss': (0.0, 0.02),
+    'gloss': (0.0, 0.02), 'gloss_x': (0.0, 0.01), 'gloss_y': (0.0, 0.01),
     'curve_xx': (0.0, 0.04), 'curve_xy': (0.0, 0.04), 'curve_yy': (0.0, 0.04),
 }
 #: the light of a frame -> the least spread that is believed: no room is lit more evenly
 LIGHT = {'log_gain': 0.002, 'slope_x': 0.001, 'slope_y': 0.001, 'curve_xx': 0.0005,
-         'curve_xy': 0.0005, 'curve_yy': 0.0005, 'gloss': 0.0005}
+         'curve_xy': 0.0005, 'curve_yy': 0.0005, 'gloss': 0.0005, 'gloss_x': 0.0003,
+         'gloss_y': 0.0003}
 #: relative; a step that goes further than FAR is no prediction of where the frames will be
 DAMPING, FAR = 1e-3, 0.3
 #: frames from which a spread can be told

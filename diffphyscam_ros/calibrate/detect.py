@@ -12,6 +12,9 @@ import numpy as np
 
 from diffphyscam_ros.calibrate.target import charuco_board, dictionary_id, Target
 
+#: [px] between neighbouring corners; closer ones cannot be placed
+LEAST_SPACING = 5.0
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -45,7 +48,7 @@ def detect(gray: np.ndarray, target: Target, *, thorough: bool = False) -> Detec
         return None
     ids, corners = found
     spacing = corner_spacing(target, ids, corners)
-    if spacing < 4:
+    if spacing < LEAST_SPACING:
         return None
     # The window must not reach the next feature: a marker's corner, a bit of the tag.
     share = {'chessboard': 0.35, 'aprilgrid': 0.1,
@@ -187,20 +190,20 @@ def _first_cell_is_black(gray: np.ndarray, target: Target, corners: np.ndarray) 
 
 
 def _why_no_chessboard(gray: np.ndarray, target: Target) -> str:
+    if _chessboard(gray, target, thorough=True) is not None:
+        return 'the board is too small in the image; bring it nearer'
     seen = _any_chessboard(gray)
-    wanted = {target.columns, target.rows}
-    whole = max(seen) >= max(wanted) and min(seen) >= min(wanted)
-    if (not whole or set(seen) == wanted) and max(gray.shape) < 2000:
-        # Part of a board is what a detector sees of squares that are too small for it.
-        large = cv2.resize(gray, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
-        if cv2.findChessboardCornersSB(large, (target.columns, target.rows),
-                                       flags=cv2.CALIB_CB_NORMALIZE_IMAGE)[0]:
-            return 'the board is too small in the image; bring it nearer'
-    if max(seen) and set(seen) != wanted:
-        return (f'a chessboard with {max(seen)}x{min(seen)} inner corners is in view, not '
-                f'{target.columns}x{target.rows}; count the INNER corners and pass '
-                f'chessboard:{max(seen)}x{min(seen)}:SIZE')
-    return ''
+    wanted = f'{max(target.columns, target.rows)}x{min(target.columns, target.rows)}'
+    name = f'{max(seen)}x{min(seen)}'
+    if max(seen) == 0 or name == wanted:
+        return ''
+    # Part of a board is what squares of a few pixels look like.
+    if max(seen) < max(target.columns, target.rows):
+        return (f'no more than {name} inner corners of a chessboard can be told, not {wanted}; '
+                'bring the board nearer and show all of it, or count the INNER corners and pass '
+                f'chessboard:{name}:SIZE')
+    return (f'a chessboard with {name} inner corners is in view, not {wanted}; count the INNER '
+            f'corners and pass chessboard:{name}:SIZE')
 
 
 def _any_chessboard(gray: np.ndarray) -> tuple[int, int]:

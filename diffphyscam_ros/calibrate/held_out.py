@@ -17,7 +17,8 @@ def judge(result, poses: dict[int, np.ndarray],
     """PSNR on frames the camera was not fitted to; their pose and light are fitted."""
     full = result.fit
     typical = np.zeros(len(LOCAL) - 6)
-    typical[:7] = np.median(full.locals[:, 6:13], axis=0)
+    light = slice(6, photometric.FLEX_AT)
+    typical[:photometric.FLEX_AT - 6] = np.median(full.locals[:, light], axis=0)
     order = {v.index: q for v, q in zip(result.kept, result.geometry.poses, strict=True)}
     base = baseline(result.geometry.model, result.geometry.intrinsics, result.frames,
                     [order[f.index] for f in result.frames])

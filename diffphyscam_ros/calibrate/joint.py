@@ -108,7 +108,7 @@ def fit(model: Model, frames: Sequence[Frame], shared: np.ndarray, locals_: np.n
                cost, scale, correlation)
 
 
-def fit_frame(fit_: Fit, frame: Frame, local: np.ndarray, *, iterations: int = 6,
+def fit_frame(fit_: Fit, frame: Frame, local: np.ndarray, *, iterations: int = 15,
               model: Model | None = None, shared: np.ndarray | None = None,
               fixed_locals: Sequence[str] = ()) -> np.ndarray:
     """
@@ -140,7 +140,7 @@ def whiteness(fit_: Fit, frame: Frame, local: np.ndarray) -> np.ndarray:
     for name in (*OPTICS, 'black_reflectance'):
         plain[fit_.model.names.index(name)] = 0.0
     with torch.no_grad():
-        own = torch.from_numpy(np.r_[local[:6], np.zeros(7), local[FLEX_AT:]])
+        own = torch.from_numpy(np.r_[local[:6], np.zeros(FLEX_AT - 6), local[FLEX_AT:]])
         return photometric.irradiance(fit_.model, frame, torch.from_numpy(plain),
                                       own).numpy() / fit_.model.white
 

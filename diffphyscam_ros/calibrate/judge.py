@@ -17,6 +17,8 @@ from diffphyscam_ros.calibrate.run import response, Result
 from diffphyscam_ros.optics.distortion import COEFFICIENTS
 from diffphyscam_ros.sensor.parameters import Sensor
 
+#: of r^8 in a relative illumination: cos^4 over a half diagonal of 40 degrees has 0.05 to 0.08
+NEXT_POWER = 0.05
 DETERMINED, WEAK, HIDDEN = 'determined', 'weakly determined', 'not observable'
 
 
@@ -107,9 +109,13 @@ def _photometry(result: Result) -> list[Parameter]:
         if name in fit.model.free:
             out.append(_rate(f'response_{name}', fit.value(name), fit.sigma(name), '1', 0.02,
                              0.12, advice))
-    out.append(_rate('black_level', fit.value('black_level'), np.hypot(
-        fit.sigma('black_level'), trust_in_the_dark(fit)), 'DN',
-                     0.004, 0.018, advice + '; one frame with the lens capped helps'))
+    dark = advice + '; one frame with the lens capped helps'
+    if 'black_level' in fit.model.free:
+        out.append(_rate('black_level', fit.value('black_level'), np.hypot(
+            fit.sigma('black_level'), trust_in_the_dark(fit)), 'DN', 0.004, 0.018, dark))
+    else:
+        out.append(Parameter('black_level', 0.0, 0.0, 'DN', HIDDEN, 'the images ask for one below '
+                             'zero, as of a camera that crushes its dark tones; ' + dark))
     out.append(_rate('black_reflectance', fit.value('black_reflectance'),
                      fit.sigma('black_reflectance'), '1', 0.006, 0.027,
                      'measure the board and pass --black'))
@@ -204,11 +210,20 @@ def _hidden() -> list[Parameter]:
 
 
 def vignetting_at_corner(result: Result) -> tuple[float, float]:
-    """Relative illumination where the polynomial's radius is 1, and its uncertainty."""
+    """
+    Relative illumination where the polynomial's radius is 1, and its uncertainty.
+
+    Beyond the last corner that was seen the polynomial is extrapolated: what its next power,
+    r^8, would add there counts, with ``NEXT_POWER`` as its coefficient.
+    """
     fit = result.fit
     rows = [fit.model.names.index(n) for n in ('a2', 'a4', 'a6')]
     block = fit.covariance[np.ix_(rows, rows)]
-    return 1 + float(fit.shared[rows].sum()), float(np.sqrt(max(block.sum(), 0.0)))
+    r2 = np.linspace(0, coverage(result), 65)[1:] ** 2
+    inside = np.stack([r2, r2 ** 2, r2 ** 3], -1)
+    beyond = 1 - np.linalg.lstsq(inside, r2 ** 4, rcond=None)[0].sum()
+    return (1 + float(fit.shared[rows].sum()),
+            float(np.hypot(np.sqrt(max(block.sum(), 0.0)), NEXT_POWER * beyond)))
 
 
 def polynomial(result: Result) -> tuple[float, ...]:

@@ -43,8 +43,9 @@ BENDS = ('bend1', 'bend2', 'bend3')
 RESPONSE = ('black_reflectance', 'black_level', 'log_exponent', *BENDS)
 #: parameters of one frame
 LOCAL = ('rx', 'ry', 'rz', 'tx', 'ty', 'tz', 'log_gain', 'slope_x', 'slope_y',
-         'curve_xx', 'curve_xy', 'curve_yy', 'gloss', *shape.FLEX)
-#: where the flex of a frame's board begins in its vector
+         'curve_xx', 'curve_xy', 'curve_yy', 'gloss', 'gloss_x', 'gloss_y', *shape.FLEX)
+#: where the gloss of a frame, and the flex of its board, begin in its vector
+GLOSS_AT = LOCAL.index('gloss')
 FLEX_AT = len(LOCAL) - len(shape.FLEX)
 
 @dataclass(frozen=True)
@@ -158,11 +159,7 @@ def _cached_rays(lens: tuple, model: str, coefficients: tuple, size: tuple) -> T
 
 def irradiance(model: Model, frame: Frame, shared: Tensor, local: Tensor,
                shift: tuple[float, float] = (0.0, 0.0), *, blur: bool = True) -> Tensor:
-    """
-    Linear signal on the sensor (h, w), before black level and response.
-
-    The frame's gloss is light that paint mirrors at this tilt, over its diffuse reflectance.
-    """
+    """Linear signal on the sensor (h, w), before black level and response."""
     p = model.split(shared)
     size = tuple(frame.dn.shape)
     count = 4 + len(COEFFICIENTS[model.distortion])
@@ -174,7 +171,8 @@ def irradiance(model: Model, frame: Frame, shared: Tensor, local: Tensor,
     paint = p['black_reflectance'] + (model.white - p['black_reflectance']) * whiteness(
         X, Y, p['residual_blur'] if blur else shared.new_tensor(0.02), frame.pattern, circle,
         place)
-    radiance = (paint + local[12].to(paint)) * illumination(X, Y, local, frame.extent)
+    radiance = (paint + gloss(X, Y, local, frame.extent)) * illumination(X, Y, local,
+                                                                         frame.extent)
     share = (size[0] ** 2 + size[1] ** 2) / (frame.size[0] ** 2 + frame.size[1] ** 2)
     polynomial = torch.stack([p['a2'] * share, p['a4'] * share ** 2, p['a6'] * share ** 3])
     centre = shared[:4] - shared.new_tensor([0, 0, frame.origin[1], frame.origin[0]])
@@ -200,6 +198,13 @@ def illumination(X: Tensor, Y: Tensor, local: Tensor, extent: tuple[float, float
     g = local[6:].to(X)
     form = 1 + g[1] * x + g[2] * y + g[3] * x * x + g[4] * x * y + g[5] * y * y
     return torch.exp(g[0]) * form.clamp_min(0.02)
+
+
+def gloss(X: Tensor, Y: Tensor, local: Tensor, extent: tuple[float, float]) -> Tensor:
+    """Light that paint of any colour mirrors, as a reflectance: a plane over the board."""
+    x, y = 2 * X / extent[0] - 1, 2 * Y / extent[1] - 1
+    g = local[GLOSS_AT:].to(X)
+    return g[0] + g[1] * x + g[2] * y
 
 
 def respond(model: Model, signal: Tensor, shared: Tensor) -> Tensor:

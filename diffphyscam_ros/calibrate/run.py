@@ -189,7 +189,8 @@ def _split(result: Result, chosen: list[Sighting]) \
     by_index = {s.index: s for s in chosen}
     apart = {s.index for s in views.distinct([by_index[v.index] for v in good])}
     good = [v for v in good if v.index in apart]
-    held = good[2::6] if len(good) >= 8 else good[1::4] if len(good) >= 5 else []
+    step = 6 if len(good) > 20 else 5 if len(good) >= 8 else 4
+    held = good[(step - 1) // 2::step] if len(good) >= 5 else []
     train = [v for v in good if v not in held]
     area = np.median([(v.corners.max(0) - v.corners.min(0)).prod() for v in train])
     count = int(np.clip(3e6 / area, 6, result.options.max_frames))

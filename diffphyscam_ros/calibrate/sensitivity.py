@@ -113,9 +113,11 @@ def _smooth_columns(model, frame, shared, local, signal, slope, base, flat, colu
     for power, name in enumerate(OPTICS, 1):
         columns_shared[name] = flat(lit * r2 ** power / fall)
     dark = float(p['black_reflectance'])
-    white = ((signal / (light * fall)) - dark) / (model.white - dark)
+    mirrored = photometric.gloss(X, Y, torch.from_numpy(local), frame.extent)
+    white = (signal / (light * fall) - mirrored - dark) / (model.white - dark)
     columns_shared['black_reflectance'] = flat(slope * light * fall * (1 - white))
-    columns_local['gloss'] = flat(slope * light * fall)
+    for name, basis in (('gloss', 1), ('gloss_x', x), ('gloss_y', y)):
+        columns_local[name] = flat(slope * light * fall * basis)
     columns_shared['black_level'] = flat(slope)
     for name in model.free:
         if name in ('log_exponent', 'bend1', 'bend2', 'bend3'):

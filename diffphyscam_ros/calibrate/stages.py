@@ -49,6 +49,7 @@ def fit_all(result, poses: np.ndarray, keep: Callable[[Fit], None]) -> None:
         model, shared = _circles(model, frames, shared, fitted)
     fitted = joint.fit(model, frames, shared, fitted.locals, iterations=10, step_done=keep)
     fitted = _freer_lens(result, fitted, keep)
+    fitted = _possible_black(result, fitted, keep)
     model = fitted.model
     curved = replace(model, free=(*model.free, *BENDS))
     trial = joint.fit(curved, frames, fitted.shared, fitted.locals, iterations=4,
@@ -74,6 +75,22 @@ def _circles(model: Model, frames: list[Frame], shared: np.ndarray, before: Fit)
               for early in (False, True)]
     best = min(trials, key=lambda t: t.cost)
     return best.model, best.shared
+
+
+def _possible_black(result, fitted: Fit, keep: Callable[[Fit], None]) -> Fit:
+    """
+    Hold the black level at zero where it would be negative: no sensor counts less than nothing.
+
+    A camera that crushes its dark tones asks for that; the bends of the curve may take it up.
+    """
+    if fitted.value('black_level') > -0.002:     # half a step of eight bits
+        return fitted
+    shared = fitted.shared.copy()
+    shared[fitted.model.names.index('black_level')] = 0.0
+    model = replace(fitted.model, free=tuple(n for n in fitted.model.free if n != 'black_level'))
+    fitted = joint.fit(model, result.frames, shared, fitted.locals, iterations=6, step_done=keep)
+    keep(fitted)
+    return fitted
 
 
 def _freer_lens(result, fitted: Fit, keep: Callable[[Fit], None]) -> Fit:
