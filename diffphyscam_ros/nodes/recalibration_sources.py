@@ -62,12 +62,13 @@ class Sources:
         """
         Subscribe.
 
-        :param seconds: [s] over which ``keep`` frames are taken evenly, by arrival.
+        :param seconds: [s] over which ``keep`` frames are taken evenly, by arrival; with 0 all
+            are, and the last ``keep`` stay.
         :param followers: also keep the frame after each that is taken.
         """
         self.since = time.monotonic()
         self._node, self._options, self._followers = node, options, followers
-        self._every = seconds / keep
+        self._every, self._stretch = seconds / keep, -1
         self._taken: deque[Picture] = deque(maxlen=keep)
         self._exposures: list[tuple[int, float]] = []
         self._poses: dict[int, tuple[float, ...]] = {}
@@ -178,8 +179,7 @@ class Sources:
 
     def _on_image(self, raw: bytes, info: dict[str, int]) -> None:
         self._heard(self._options.image_topic)
-        waiting = time.monotonic() < self.since + len(self._taken) * self._every
-        due = not waiting or len(self._taken) == self._taken.maxlen
+        due = self._due()
         if not due and not self._wants_follower:
             return
         try:
@@ -197,6 +197,16 @@ class Sources:
             self._taken[-1] = replace(self._taken[-1], follower=pixels,
                                       follower_sent=_sent(info))
             self._wants_follower = False
+
+    def _due(self) -> bool:
+        """Whether the next frame is to be taken: one of each stretch of time, until enough are."""
+        if not self._every:
+            return True                # the newest counts
+        stretch = int(self.passed / self._every)
+        if stretch <= self._stretch or len(self._taken) == self._taken.maxlen:
+            return False
+        self._stretch = stretch
+        return True
 
     def _on_info(self, message: CameraInfo) -> None:
         self._size = (message.height, message.width)

@@ -113,8 +113,9 @@ def _black(camera: PhysicalCamera, change: float) -> PhysicalCamera:
                    if isinstance(level, tuple | list) else level + change)
 
 
-#: Residual blur [px] is moved through its variance, with this under it: smooth at zero.
-_BLUR_FLOOR = 0.15
+#: Residual blur [px] is moved through its variance: a fit starts from at least the first, and what
+#: a standard deviation of the variance means in pixels is told from the second on.
+_BLUR_FLOOR, _LEAST_BLUR = 0.15, 0.005
 
 
 def _blur(camera: PhysicalCamera, change: float) -> PhysicalCamera:
@@ -157,7 +158,7 @@ ALL: tuple[Parameter, ...] = (
     Parameter('focus_distance', 'focus', 'm', 1.0, 0.05, _focus,
               lambda c: c.settings.focus_distance, lambda c: c.settings.focus_distance ** 2),
     Parameter('residual_blur', 'blur', 'px', 0.5, 0.05, _blur, lambda c: c.lens.residual_blur,
-              lambda c: 0.5 / max(c.lens.residual_blur, _BLUR_FLOOR)),
+              lambda c: 0.5 / max(c.lens.residual_blur, _LEAST_BLUR)),
 )
 GROUPS = tuple(dict.fromkeys(p.group for p in ALL if p.group != 'gain'))
 

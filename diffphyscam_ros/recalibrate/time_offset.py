@@ -8,7 +8,7 @@ from diffphyscam_ros.recalibrate.shots import Retimed
 from diffphyscam_ros.recalibrate.twin import TwinFit
 
 #: Views that are looked at, and at what width [px].
-_VIEWS, _WIDTH = 8, 80
+_VIEWS, _WIDTH = 6, 80
 
 
 def find_time_offset(retimed: Retimed, camera: PhysicalCamera, *, reach: float = 0.5,

@@ -67,31 +67,34 @@ class TwinFit:
     def fit(self, state: State, *, levels: Sequence[tuple[int, int]]) -> Fit:
         """Fit from ``state``; ``levels`` are (pixel size factor, most iterations)."""
         total = sum(n / f ** 2 for f, n in levels)
-        done, result = 0.0, None
+        done, equations = 0.0, None
         for factor, iterations in levels:
             pyramid = [shrink(s.image, factor) for s in self.shots]
             damping, equations = 1e-6, None
-            for done_here in range(iterations):
+            for turn in range(iterations):
                 # Misaligned edges look unexplained; with time to spare, listen to them first.
-                widened = 2.0 ** min(max(iterations - done_here - 4, 0), 2)
+                widened = 2.0 ** min(max(iterations - turn - 4, 0), 2)
                 equations = equations or self._equations(state, pyramid, factor, widened)
                 trial, promised = self._stepped(state, equations, damping)
                 cost = self._cost(trial, pyramid, factor, equations.scale)
                 done += 1 / factor ** 2
                 self.progress(min(done / total, 0.99), f'comparing at 1/{factor} of the size',
                               equations.scale)
-                if cost < equations.cost:
-                    state, result, equations = trial, None, None
-                    damping = max(damping / 10, 1e-9)
-                else:
-                    damping = max(8 * damping, 1e-4)
+                better = cost < equations.cost
+                damping = max(damping / 10, 1e-9) if better else max(8 * damping, 1e-4)
+                state = trial if better else state
+                if better or widened > 1:      # else the same equations serve again
+                    equations = None
                 if (promised < SETTLED and widened == 1) or damping > 10:
                     break
-            result = equations
         factor = levels[-1][0]
-        result = result or self._equations(state, [shrink(s.image, factor) for s in self.shots],
-                                           factor)
+        result = equations or self._equations(state, [shrink(s.image, factor) for s in self.shots],
+                                              factor)
         return Fit(state, self.parameters, self._sigma(result), result.scale, result.explained)
+
+    def cost(self, state: State, factor: int, scale: float) -> float:
+        """Robust chi squared at 1/``factor`` of the size, for errors of ``scale`` [DN]."""
+        return self._cost(state, [shrink(s.image, factor) for s in self.shots], factor, scale)
 
     def predict(self, state: State, view: int, factor: int) -> Prediction:
         """Render view number ``view`` and pass it through the camera, at 1/``factor`` size."""

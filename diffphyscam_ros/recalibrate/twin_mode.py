@@ -79,7 +79,8 @@ def recalibrate(shots: Sequence[Shot], render: Render, camera: PhysicalCamera,
     for start in starts:
         problem = problem_of(start)
         attempts.append((problem, problem.fit(problem.start(start), levels=options.coarse)))
-    problem, fit = min(attempts, key=lambda attempt: attempt[1].scale)
+    coarse = options.coarse[-1][0]
+    problem, fit = min(attempts, key=lambda a: a[0].cost(a[1].state, coarse, MODEL_ERROR))
     parameters = problem.parameters
     fit = problem.fit(fit.state, levels=options.fine)
     if fit.explained < LEAST_EXPLAINED:
