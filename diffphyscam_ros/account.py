@@ -25,7 +25,7 @@ class CameraState:
     delivered: int = 0
     dropped: int = 0
     dropped_reported: int = 0
-    history: deque['Delivery'] = field(default_factory=lambda: deque(maxlen=4096))
+    history: deque['Delivery'] = field(default_factory=lambda: deque(maxlen=1024))
     """The latest frames."""
 
 
