@@ -100,8 +100,12 @@ def _photometry(result: Result) -> list[Parameter]:
     span = level_range(result)
     advice = ('vary the exposure from frame to frame, dark to nearly saturated'
               + ('' if result.exposures_known else ', and record exposure times'))
-    rated = _rate('response_exponent', exponent, exponent * fit.sigma('log_exponent'), '1',
-                  0.03 * exponent, 0.3 * exponent, advice)
+    if fit.model.table:
+        out.append(Parameter('response_srgb', 1.0, 0.0, '1', DETERMINED, ''))
+    rated = Parameter('response_exponent', exponent, 0.0, '1', HIDDEN, 'the curve is that of '
+                      'sRGB, which is no power') if fit.model.table else _rate(
+        'response_exponent', exponent, exponent * fit.sigma('log_exponent'), '1', 0.03 * exponent,
+        0.3 * exponent, advice)
     if rated.verdict == DETERMINED and span < 0.35:
         rated = Parameter(rated.name, rated.value, rated.sigma, '1', WEAK, advice)
     out.append(rated)

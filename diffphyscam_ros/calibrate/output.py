@@ -181,6 +181,8 @@ def _response_fields(result: Result) -> dict:
     fit = result.fit
     exponent = float(np.exp(fit.value('log_exponent')))
     out = {'black_level': fit.value('black_level')}
+    if fit.model.table:
+        return out | {'response': 'srgb'}
     if set(BENDS) & set(fit.model.free):
         table = response(fit, np.linspace(0, 1, 257))
         return out | {'response': 'table', 'response_table': tuple(

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from diffphyscam_ros.calibrate import beliefs, blur, geometric, joint, lens_choice, photometric
 from diffphyscam_ros.calibrate.joint import Fit
 from diffphyscam_ros.calibrate.photometric import BENDS, Frame, LOCAL, Model
+from diffphyscam_ros.sensor.response import curve
 
 RESPONSE = ('black_reflectance', 'log_exponent')
 FIXED_PHOTOMETRY = LOCAL[7:]
@@ -49,15 +51,10 @@ def fit_all(result, poses: np.ndarray, keep: Callable[[Fit], None]) -> None:
         model, shared = _circles(model, frames, shared, fitted)
     fitted = joint.fit(model, frames, shared, fitted.locals, iterations=10, step_done=keep)
     fitted = _freer_lens(result, fitted, keep)
+    fitted = _standard_curve(result, fitted)
     fitted = _possible_black(result, fitted, keep)
-    model = fitted.model
-    curved = replace(model, free=(*model.free, *BENDS))
-    trial = joint.fit(curved, frames, fitted.shared, fitted.locals, iterations=4,
-                      scale=fitted.scale, correlation=fitted.correlation)
-    # Bends and exponent trade against vignetting: only a plain gain is worth that.
-    if trial.cost < 0.97 * fitted.cost - 30:
-        fitted = joint.fit(curved, frames, trial.shared, trial.locals, iterations=3,
-                           step_done=keep)
+    if not fitted.model.table:
+        fitted = _bent_curve(result, fitted, keep)
     keep(fitted)
     if result.defocus_seen:
         result.blurs = blur.measure(fitted, frames)
@@ -75,6 +72,35 @@ def _circles(model: Model, frames: list[Frame], shared: np.ndarray, before: Fit)
               for early in (False, True)]
     best = min(trials, key=lambda t: t.cost)
     return best.model, best.shared
+
+
+def _standard_curve(result, fitted: Fit) -> Fit:
+    """
+    Take the curve of sRGB where it explains the frames better than the best power does.
+
+    It has one number less to fit, and its black level is that of the sensor: the straight piece
+    near black, which no power has, passes for a negative one.
+    """
+    y = torch.linspace(0, 1, photometric.TABLE, dtype=torch.float64)
+    model = replace(fitted.model, table=tuple(curve(y, 'srgb').tolist()),
+                    free=tuple(n for n in fitted.model.free if n != 'log_exponent'))
+    shared = fitted.shared.copy()
+    shared[model.names.index('black_level')] = 0.0
+    trial = joint.fit(model, result.frames, shared, fitted.locals, iterations=6,
+                      scale=fitted.scale, correlation=fitted.correlation)
+    return trial if trial.cost < fitted.cost else fitted
+
+
+def _bent_curve(result, fitted: Fit, keep: Callable[[Fit], None]) -> Fit:
+    """Bend the curve away from a power, where that is a plain gain."""
+    curved = replace(fitted.model, free=(*fitted.model.free, *BENDS))
+    trial = joint.fit(curved, result.frames, fitted.shared, fitted.locals, iterations=4,
+                      scale=fitted.scale, correlation=fitted.correlation)
+    # Bends and exponent trade against vignetting: only a plain gain is worth that.
+    if trial.cost >= 0.97 * fitted.cost - 30:
+        return fitted
+    return joint.fit(curved, result.frames, trial.shared, trial.locals, iterations=3,
+                     step_done=keep)
 
 
 def _possible_black(result, fitted: Fit, keep: Callable[[Fit], None]) -> Fit:
