@@ -46,6 +46,7 @@ setup(
         'rich>=13',
         'rosbags>=0.10',
         'scipy>=1.11',
+        'threadpoolctl>=3.1',
         'torch>=2.4',
         'trimesh>=4',
     ],

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import cache
 import os
 from pathlib import Path
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import rclpy
@@ -25,6 +27,15 @@ boards:
   - {name: tags, pattern: apriltag, columns: 4, rows: 3, square: 0.2, gap: 0.1,
      xyz: [1.15, 0.02, 1.01], rpy: [2.0, 5.0, -8.0], stand: false}
 hills: false
+"""
+
+#: Draws what nodes draw.
+WARM_UP = """
+from diffphyscam_ros.camera import PhysicalCamera
+from diffphyscam_ros.scene.world import World
+from diffphyscam_ros.simulator import Simulator
+with World.load('course') as world:
+    Simulator(world, {'camera': PhysicalCamera.preset('default')}).warm_up()
 """
 
 #: A lens with clear distortion, a sensor without noise.
@@ -55,15 +66,26 @@ def write_inputs(folder: Path) -> dict[str, str]:
     return {'scene': str(folder / 'scene.yaml'), 'model': str(folder / 'camera.yaml')}
 
 
+@cache
+def compile_kernels() -> None:
+    """Compile what is not compiled yet: in a node, on a busy machine, it could outlast a wait."""
+    subprocess.run([sys.executable, '-c', WARM_UP], check=True)
+
+
 def start_node(parameters: dict[str, object], domain_id: int, *remaps: str,
                params_file: Path | None = None, **popen: object) -> subprocess.Popen:
-    """Start camera_node in a process."""
+    """Start camera_node in a process; its ``stderr`` is to be read when it has ended."""
+    compile_kernels()
     words = [w for k, v in parameters.items() for w in ('-p', f'{k}:={_yaml(v)}')]
     words += [w for r in remaps for w in ('-r', r)]
     words += ['--params-file', str(params_file)] if params_file else []
-    return subprocess.Popen([sys.executable, '-m', 'diffphyscam_ros.nodes.run_camera',
-                             '--ros-args', *words], env=environment(domain_id),
-                            stderr=subprocess.PIPE, text=True, **popen)
+    with tempfile.NamedTemporaryFile() as log:
+        # A pipe that nobody reads holds 64 KiB: then the node would wait in its logger for ever.
+        process = subprocess.Popen([sys.executable, '-m', 'diffphyscam_ros.nodes.run_camera',
+                                    '--ros-args', *words], env=environment(domain_id),
+                                   stderr=log, text=True, **popen)
+        process.stderr = open(log.name, encoding='utf-8')
+    return process
 
 
 def stop_node(process: subprocess.Popen, number: int = signal.SIGINT) -> float:
