@@ -4,6 +4,7 @@
 # make bench   stage by stage in ms, against PyBullet's own renderer
 # make lint    ruff
 # make setup   only make the environment (.venv); sim and test do it by themselves
+# make nvdiffrast-source   fetch what the tests compare our rasteriser with (NVIDIA's licence)
 # make clean   remove what was built and recorded; make distclean: the environment too
 #
 # PYTHON=python3.12   interpreter to use        DURATION=20   seconds of make sim
@@ -25,7 +26,7 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sim test calibrate-demo bench lint clean distclean
+.PHONY: help setup sim test nvdiffrast-source calibrate-demo bench lint clean distclean
 
 help:
 	@sed -n 's/^# \{0,1\}//; /^$$/q; p' Makefile
@@ -39,8 +40,14 @@ setup:
 sim: setup
 	@$(RUN) -m diffphyscam_ros.cli sim --duration $(DURATION) $(ARGS)
 
+# Two processes: one runs all tests that start ROS nodes, both share the other files.
 test: setup
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest -n 2 $(ARGS)
+
+# A folder that nothing imports from: installed, `render_device: auto` would take it for CUDA.
+nvdiffrast-source: setup
+	@$(RUN) -m pip install --quiet --no-deps --upgrade --target '$(VENV)/nvdiffrast-source' \
+		diffrp-nvdiffrast==0.3.3.1
 
 calibrate-demo: setup
 	@$(RUN) examples/calibrate_demo.py $(ARGS)

@@ -7,6 +7,7 @@ inputs; double precision is rounded on the way in, and what nvdiffrast leaves ou
 operations. Arguments have been checked by ops.py.
 """
 
+import dataclasses
 import functools
 
 import torch
@@ -20,6 +21,12 @@ try:
 except ImportError as error:
     raise InputError(f'CUDA tensors need nvdiffrast, which did not load ({error}); install it, '
                      'or move the tensors to the CPU.') from error
+
+
+#: Nvdiffrast adds 1e-6 to a triangle's doubled area (in normalised device coordinates times w
+#: squared) before it divides gradients by it, a bias of per cents for triangles of a pixel at
+#: w = 1. The picture does not change when positions are scaled; the bias goes with the square.
+_SCALE = 32
 
 
 @functools.cache
@@ -40,7 +47,7 @@ def rasterize(pos_clip: Tensor, tri: Tensor, size: tuple[int, int], spans: list[
     pos = _f32(pos_clip)
     ranges = torch.tensor(spans, dtype=torch.int32) if range_mode else None
     tri = tri.contiguous()
-    rast, rast_db = dr.rasterize(_context(pos.device), pos, tri, size, ranges=ranges,
+    rast, rast_db = dr.rasterize(_context(pos.device), pos * _SCALE, tri, size, ranges=ranges,
                                  grad_db=grad_db)
     if pos.requires_grad:
         # Nvdiffrast's z/w has no gradient; interpolated z over interpolated w has.
@@ -67,6 +74,8 @@ def construct_mip(tex: Tensor, max_mip_level: int | None, cube: bool):
     """Nvdiffrast's mip stack of (B, faces, h, w, C), or None for sizes it refuses."""
     if not can_halve(*tex.shape[2:4], max_mip_level):
         return None
+    if cube and len(tex) > 1:
+        return [construct_mip(one, max_mip_level, cube) for one in tex.split(1)]
     tex = _f32(tex if cube else tex[:, 0])
     return dr.texture_construct_mip(tex, max_mip_level=max_mip_level, cube_mode=cube)
 
@@ -77,6 +86,13 @@ def texture(tex: Tensor, uv: Tensor, uv_da: Tensor | None, bias: Tensor | None, 
     if not uv.numel():
         return uv.new_zeros(*uv.shape[:3], tex.shape[-1])
     cube = boundary_mode == 'cube'
+    if cube and len(tex) > 1:
+        # In a batch, nvdiffrast takes a texel of the image before for the one that is missing
+        # where three faces meet (seen in 0.3.3 and 0.4): one cube map at a time.
+        return torch.cat([
+            texture(tex[b:b + 1], uv[b:b + 1], None if uv_da is None else uv_da[b:b + 1],
+                    None if bias is None else bias[b:b + 1], _mip_of_image(mip, b), filter_mode,
+                    boundary_mode, max_mip_level) for b in range(len(tex))])
     # Cube maps read zero there by themselves; rectangles would read anywhere.
     usable = None if cube else (uv.abs() < 1e15).all(-1, keepdim=True)
     coordinates = _f32(uv if cube else torch.where(usable, uv, 0))
@@ -100,6 +116,15 @@ def texture(tex: Tensor, uv: Tensor, uv_da: Tensor | None, bias: Tensor | None, 
         out = trilinear(look_up, levels, _f32(uv), _f32(uv_da), _f32(bias),
                         filter_mode == 'linear-mipmap-nearest')
     return (out if usable is None else torch.where(usable, out, 0)).to(tex.dtype)
+
+
+def _mip_of_image(mip, b: int):
+    """Give what construct_mip made of cube map b of a batch, or its levels from a list."""
+    if isinstance(mip, list):
+        return [level[b:b + 1] for level in mip]
+    if mip is None or mip.levels is None:
+        return mip
+    return dataclasses.replace(mip, levels=mip.levels[b])
 
 
 def antialias_topology(tri: Tensor):

@@ -9,7 +9,9 @@ nvdiffrast, CPU tensors (float32 or float64) to our own kernels.
 
 Where this contract says more than nvdiffrast: z/w carries a gradient, textures may have odd
 sizes, edges that pass behind the camera are antialiased, and results do not depend on the number
-of threads.
+of threads. Where they differ: vertices are snapped to 1/256 px (nvdiffrast: 1/16); a pixel whose
+footprint on a texture is exactly round has the mean slope of its mip level (nvdiffrast: 0);
+gradients of silhouettes are exact (nvdiffrast's are for edges higher by 1e-3 px).
 """
 
 from dataclasses import dataclass
@@ -41,7 +43,7 @@ def rasterize(pos_clip: Tensor, tri: Tensor, resolution: tuple[int, int], *,
               ranges: Tensor | None = None, grad_db: bool = True,
               backend: str = 'auto') -> tuple[Tensor, Tensor]:
     """
-    Find the visible triangle at every pixel centre.
+    Find the visible triangle at every pixel centre; of equally near ones, the last.
 
     :param pos_clip: (B, V, 4), or (V, 4): clip-space positions; |x|, |y|, |z| <= w is visible.
     :param tri: (T, 3) int32 vertex indices.

@@ -112,16 +112,17 @@ def barycentric_backward(pos, tri, rast, grad_rast, grad_db, grad_bands):
                 qx2, qy2 = x2 - fx * w2, y2 - fy * w2
                 a0, a1, a2 = qx1 * qy2 - qy1 * qx2, qx2 * qy0 - qy2 * qx0, qx0 * qy1 - qy0 * qx1
                 area = a0 + a1 + a2
-                smallest = SMALLEST_AREA * w0 * w1 * w2
-                denominator = area * area + smallest * smallest
-                inverse = area / denominator if denominator > 0 else np.float64(0)
                 u, v = np.float64(rast[y, x, 0]), np.float64(rast[y, x, 1])
                 last = 1 - u - v
+                w = u * w0 + v * w1 + last * w2
+                # The doubled area in normalised device coordinates is area w / (w_0 w_1 w_2).
+                scaled, smallest = area * w, SMALLEST_AREA * w0 * w1 * w2
+                denominator = scaled * scaled + smallest * smallest
+                inverse = scaled * w / denominator if denominator > 0 else np.float64(0)
                 gu, gv = np.float64(grad_rast[y, x, 0]), np.float64(grad_rast[y, x, 1])
                 gz = np.float64(grad_rast[y, x, 2])
                 gx0 = gy0 = gz0 = gw0 = gx1 = gy1 = gz1 = gw1 = gx2 = gy2 = gz2 = gw2 = (
                     np.float64(0))
-                w = u * w0 + v * w1 + last * w2
                 if gz != 0 and w > 0:
                     # z/w of the visible point: Z / W with Z = u z_0 + v z_1 + (1 - u - v) z_2.
                     depth = u * z0 + v * z1 + last * z2

@@ -84,7 +84,11 @@ def set_up(s, count, left, top, right, bottom, cull):
 
 @serial
 def fill(s, ids, count, tile_depth, tile_triangle, with_triangle):
-    """Draw a batch that was set up into the tile, block by block, in order."""
+    """
+    Draw a batch that was set up into the tile, block by block, in order.
+
+    Of triangles that are equally near, the last is seen, as in CudaRaster.
+    """
     for i in range(count):
         triangle = ids[i]
         e0, a0, b0 = np.int32(s[9 * BATCH + i]), np.int32(s[10 * BATCH + i]), np.int32(
@@ -115,9 +119,10 @@ def fill(s, ids, count, tile_depth, tile_triangle, with_triangle):
                     z = min(max(z, z_low), z_high)
                     z = z if edges >= 0 else _OUTSIDE
                     before = tile_depth[cell, lane]
-                    tile_depth[cell, lane] = min(z, before)
+                    nearer = z <= before
+                    tile_depth[cell, lane] = z if nearer else before
                     if with_triangle:
-                        tile_triangle[cell, lane] = (triangle if z < before
+                        tile_triangle[cell, lane] = (triangle if nearer
                                                      else tile_triangle[cell, lane])
 
 
