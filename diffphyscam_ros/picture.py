@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffphyscam_ros.camera import CameraInfo, PhysicalCamera
+from diffphyscam_ros.camera import CameraInfo, IDENTITY, PhysicalCamera
 from diffphyscam_ros.geometry import invert
 from diffphyscam_ros.optics import motion
 from diffphyscam_ros.render.renderer import Renderer
@@ -70,8 +70,10 @@ class Capture:
 
     @property
     def depth_info(self) -> CameraInfo:
-        """What camera_info has to say about ``depth``: the same K, no distortion."""
-        return replace(self.info, distortion_model='plumb_bob', d=(0.0,) * 5)
+        """What camera_info has to say about ``depth``: the same K, nothing bent or rectified."""
+        k = self.info.k
+        return replace(self.info, distortion_model='plumb_bob', d=(0.0,) * 5, r=IDENTITY,
+                       p=(*k[:3], 0.0, *k[3:6], 0.0, *k[6:], 0.0))
 
 
 @torch.no_grad()

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from diffphyscam_ros.calibrated import stereo_info
 from diffphyscam_ros.camera import CameraInfo, PhysicalCamera, presets
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.geometry import invert
 from diffphyscam_ros.picture import Capture, develop, Exposure
+from diffphyscam_ros.rectification import Rectification, stereo_infos
 from diffphyscam_ros.render.renderer import Renderer
 from diffphyscam_ros.scene.world import World
 
@@ -29,6 +30,7 @@ class Simulator:
     def __init__(self, world: World, cameras: dict[str, PhysicalCamera], *, seed: int = 0,
                  command_timeout: float = math.inf, device: str = 'auto',
                  stereo: dict[str, str] | None = None,
+                 rectifications: dict[str, Rectification] | None = None,
                  renderer: Renderer | None = None) -> None:
         """
         Put cameras into a world.
@@ -38,14 +40,19 @@ class Simulator:
         :param command_timeout: [s] of simulation time after which a command is stale and the
             vehicle stops.
         :param stereo: right camera -> left camera of a pair; the right one's P has the baseline.
+        :param rectifications: R and P that calibrations gave, see :meth:`rectify`.
         """
         self.world, self.cameras, self.seed = world, dict(cameras), seed
         self.command_timeout = command_timeout
-        self.stereo = dict(stereo or {})
+        self._pairs = _pairs(stereo or {}, cameras)
+        self._rectified: dict[str, tuple[Rectification, Tensor]] = {}
         self.motion_samples = dict.fromkeys(cameras, 1)
         """Renderings per exposure; 1 is a snapshot."""
         for name in cameras:
             world.T_world_optical(name)
+        for name, rectification in (rectifications or {}).items():
+            self.rectify(name, rectification)
+        for name in cameras:
             self.info(name)
         self.renderer = renderer or Renderer(world.scene, device=device)
         self.steps = 0
@@ -83,16 +90,30 @@ class Simulator:
         return ended
 
     def info(self, camera: str) -> CameraInfo:
-        """Return what camera_info has to say about the camera's next image."""
-        info, left = self.cameras[camera].camera_info(), self.stereo.get(camera)
-        if left is None:
-            return info
-        if left not in self.cameras:
-            raise InputError(f'the left camera {left!r} of {camera!r} does not exist; '
-                             f'pass one of {", ".join(self.cameras)}.')
-        T_left_right = invert(self.world.T_world_optical(left)) @ self.world.T_world_optical(
-            camera)
-        return stereo_info(info, self.cameras[left].camera_info(), T_left_right)
+        """
+        Return what camera_info has to say about the camera's next image.
+
+        R and P are those of :meth:`rectify` as long as the camera is the one they were measured
+        with: K, D and the mount, of both cameras of a pair. Otherwise they are worked out.
+        """
+        pair = self._pairs.get(camera, (camera,))
+        infos = [self.cameras[name].camera_info() for name in pair]
+        own = infos[pair.index(camera)]
+        given = [(self._rectified[name], info, self.world.mount(name))
+                 for name, info in zip(pair, infos, strict=True) if name in self._rectified]
+        if camera in self._rectified and any(r.turns for (r, _), _, _ in given) and all(
+                r.calibrated == info and torch.equal(mount, now)
+                for (r, mount), info, now in given):
+            rectification, _ = self._rectified[camera]
+            return replace(own, r=rectification.r, p=rectification.p)
+        if len(pair) == 1:
+            return own
+        T_world_left, T_world_right = (self.world.T_world_optical(name) for name in pair)
+        return stereo_infos(*infos, invert(T_world_left) @ T_world_right)[pair.index(camera)]
+
+    def rectify(self, camera: str, rectification: Rectification) -> None:
+        """Let camera_info say the R and P of a calibration, of the camera and mount of now."""
+        self._rectified[camera] = rectification, self.world.mount(camera)
 
     def open_shutter(self, camera: str, *,
                      outputs: Iterable[str] = ('image', 'depth')) -> Exposure:
@@ -171,6 +192,20 @@ class Simulator:
         words = np.random.SeedSequence((self.seed, place, exposure.index)).generate_state(2)
         return torch.Generator(self.renderer.device).manual_seed(
             int(words[0]) << 31 | int(words[1]) >> 1)
+
+
+def _pairs(stereo: dict[str, str], cameras: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Camera -> (left, right) of its pair, from right -> left."""
+    cameras, pairs = list(cameras), {}
+    for right, left in stereo.items():
+        if left not in cameras:
+            raise InputError(f'the left camera {left!r} of {right!r} does not exist; '
+                             f'pass one of {", ".join(cameras)}.')
+        if left == right or {left, right} & pairs.keys():
+            raise InputError(f'the pair of {left!r} and {right!r} shares a camera with another; '
+                             'pass two cameras of their own for each pair.')
+        pairs[left] = pairs[right] = left, right
+    return pairs
 
 
 def camera_named(name: str) -> PhysicalCamera:

@@ -21,7 +21,7 @@ PARAMETERS = {
     'model': 'camera preset (see config/cameras) or the path of a camera file',
     'encoding': 'rgb8 bgr8 mono8 mono16 rgb16 bayer_rggb8 ...; empty: what the sensor delivers',
     'frame_rate': 'frames per second of simulation time [Hz]',
-    'camera_info_url': 'calibration to take K and D from: file:///... or package://...',
+    'camera_info_url': 'calibration to take K, D, R and P from: file:///... or package://...',
     'mode': 'real_time, or lock_step: deterministic and as fast as the machine',
     'speed_factor': 'simulated seconds per second in real_time mode',
     'publish_clock': 'true: publish /clock; false: stamp with the wall clock, as a real driver',

@@ -10,6 +10,7 @@ from diffphyscam_ros.loop import Loop
 from diffphyscam_ros.nodes.options import CameraLive, CameraOptions
 from diffphyscam_ros.nodes.parameters import ParameterNode
 from diffphyscam_ros.nodes.services import load_calibration
+from diffphyscam_ros.rectification import Rectification
 from diffphyscam_ros.simulator import camera_named
 
 
@@ -28,6 +29,8 @@ class BoundCameras:
         self.options: dict[str, CameraOptions] = {}
         self.models: dict[str, PhysicalCamera] = {}
         """Cameras to start with."""
+        self.rectifications: dict[str, Rectification] = {}
+        """R and P to start with, of those cameras that have a calibration file."""
         self.rates: dict[str, float] = {}
         """[Hz]"""
         self.motion_samples: dict[str, int] = {}
@@ -57,9 +60,10 @@ class BoundCameras:
         """From now on every change reaches the simulator of ``loop``."""
         self._loop = loop
 
-    def replace(self, name: str, camera: PhysicalCamera) -> None:
+    def replace(self, name: str, camera: PhysicalCamera,
+                rectification: Rectification | None = None) -> None:
         """Switch to another camera between two frames; the parameters follow."""
-        self._change(name, camera)
+        self._change(name, camera, rectification)
         self._node.refresh(self._prefix[name], camera)
 
     def _camera(self, name: str) -> PhysicalCamera:
@@ -70,7 +74,8 @@ class BoundCameras:
             camera = replace(camera, sensor=sensor_for(options.encoding, camera.sensor))
         if options.camera_info_url:
             try:
-                camera = load_calibration(camera, options.camera_info_url, name)
+                camera, self.rectifications[name] = load_calibration(
+                    camera, options.camera_info_url, name)
             except InputError as error:
                 self._node.get_logger().warning(
                     f'{name}: {error} The lens of its model is used.')
@@ -78,9 +83,12 @@ class BoundCameras:
         return self._node.bind(prefix, camera, lambda new: self._change(name, new),
                                check=PhysicalCamera.render_view, flat='settings')
 
-    def _change(self, name: str, camera: PhysicalCamera) -> None:
+    def _change(self, name: str, camera: PhysicalCamera,
+                rectification: Rectification | None = None) -> None:
         with self._loop.lock:
             self._loop.simulator.cameras[name] = camera
+            if rectification:
+                self._loop.simulator.rectify(name, rectification)
 
     def _apply_pace(self, name: str, new: CameraLive) -> None:
         with self._loop.lock:

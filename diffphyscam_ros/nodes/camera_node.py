@@ -66,7 +66,8 @@ class CameraNode(ParameterNode):
         self.simulator = Simulator(world, self.cameras.models, seed=self.options.seed,
                                    command_timeout=self.live.cmd_vel_timeout,
                                    device=self.options.render_device,
-                                   stereo=self.cameras.stereo)
+                                   stereo=self.cameras.stereo,
+                                   rectifications=self.cameras.rectifications)
         self.simulator.motion_samples.update(self.cameras.motion_samples)
         # Whatever compiles does so before anybody can call: it would hold the executor up.
         self.simulator.warm_up()

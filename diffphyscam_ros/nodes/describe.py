@@ -36,8 +36,8 @@ TOPICS = {
     '/camera/recalibration/status': 'how far a recalibration is',
 }
 SERVICES = {
-    '/camera/set_camera_info': 'render with this K and D from the next frame on, and write them '
-                               'to `camera_info_url`',
+    '/camera/set_camera_info': 'render with this K and D and publish this R and P from the next '
+                               'frame on, and write all of it to `camera_info_url`',
     '/camera/save_calibration': 'write camera_info to `camera_info_url`, the whole camera '
                                 'beside it',
     '/reset': 'the vehicle and everything else back to the start; time goes on',

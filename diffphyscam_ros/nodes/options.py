@@ -62,10 +62,10 @@ class CameraOptions:
     encoding: str = field('', doc='rgb8 bgr8 mono8 mono16 rgb16 bgr16 bayer_<order>8 '
                                   "bayer_<order>16; empty: what the model's sensor delivers")
     frame_id: str = field('', doc='optical frame; empty: <camera>_optical_frame')
-    camera_info_url: str = field('', doc='calibration to take K and D from: file:///..., '
+    camera_info_url: str = field('', doc='calibration to take K, D, R and P from: file:///..., '
                                          'package://..., with ${NAME} and ${ROS_HOME}')
     stereo_left: str = field('', doc='name of the left camera, if this is the right one of a '
-                                     'stereo pair: P then carries the baseline')
+                                     'stereo pair: R and P are then those of the pair')
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from sensor_msgs.srv import SetCameraInfo
 from std_srvs.srv import Trigger
 
 from diffphyscam_ros.calibrated import with_calibration
-from diffphyscam_ros.camera import PhysicalCamera
+from diffphyscam_ros.camera import CameraInfo, PhysicalCamera
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io import calibration
 from diffphyscam_ros.io.files import write_text
 from diffphyscam_ros.io.info_url import resolve_url
 from diffphyscam_ros.nodes.aside import Aside
+from diffphyscam_ros.rectification import Rectification
 
 
 class CalibrationServices:
@@ -40,12 +41,11 @@ class CalibrationServices:
 
     async def _on_set(self, request: SetCameraInfo.Request,
                       response: SetCameraInfo.Response) -> SetCameraInfo.Response:
-        """Render with the K and D that are given, and keep them where the URL says."""
+        """Render with the K and D that are given, publish R and P, keep all where the URL says."""
         info = request.camera_info
         try:
-            calibration.check(info)
             self._node.cameras.replace(self._camera,
-                                       with_calibration(self._node.model(self._camera), info))
+                                       *calibrated(self._node.model(self._camera), info))
             path = resolve_url(self._url, camera_name=self._camera)
             text = calibration.dumps(info, camera_name=self._camera)
             await self._files.run(write_text, path, text)
@@ -60,8 +60,10 @@ class CalibrationServices:
         """Write the calibration file, and the whole camera beside it."""
         try:
             path = resolve_url(self._url, camera_name=self._camera)
-            whole = await self._files.run(save_camera, path, self._node.model(self._camera),
-                                          self._camera)
+            with self._node.loop.lock:
+                model = self._node.model(self._camera)
+                info = self._node.simulator.info(self._camera)
+            whole = await self._files.run(save_camera, path, model, info, self._camera)
         except InputError as error:
             response.success, response.message = False, str(error)
             return response
@@ -70,14 +72,22 @@ class CalibrationServices:
         return response
 
 
-def save_camera(path: Path, camera: PhysicalCamera, name: str) -> Path:
+def save_camera(path: Path, camera: PhysicalCamera, info: CameraInfo, name: str) -> Path:
     """Write camera_info to ``path`` and the camera model beside it; returns the latter's path."""
-    calibration.write(path, camera.camera_info(), camera_name=name)
+    calibration.write(path, info, camera_name=name)
     whole = path.with_name(f'{path.stem}.camera.yaml')
     camera.save(whole)
     return whole
 
 
-def load_calibration(camera: PhysicalCamera, url: str, name: str) -> PhysicalCamera:
-    """Take K and D from ``url``; raises InputError if the file is missing or cannot be used."""
-    return with_calibration(camera, calibration.read(resolve_url(url, camera_name=name)))
+def load_calibration(camera: PhysicalCamera, url: str, name: str
+                     ) -> tuple[PhysicalCamera, Rectification]:
+    """Take what ``url`` says; raises InputError if the file is missing or cannot be used."""
+    return calibrated(camera, calibration.read(resolve_url(url, camera_name=name)))
+
+
+def calibrated(camera: PhysicalCamera, info: object) -> tuple[PhysicalCamera, Rectification]:
+    """Give a camera the K and D of a message or file, and what that says of R and P."""
+    calibration.check(info)
+    camera = with_calibration(camera, info)
+    return camera, Rectification.of(info, camera.camera_info())
