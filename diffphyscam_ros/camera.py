@@ -28,6 +28,9 @@ from diffphyscam_ros.sensor.parameters import per_channel, per_frame, Sensor, Se
 from diffphyscam_ros.sensor.quantisation import quantise, to_integers
 from diffphyscam_ros.sensor.response import respond
 
+#: R of a camera whose images are not turned to be rectified, row by row.
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
 
 @dataclass(frozen=True)
 class CameraInfo:
@@ -40,9 +43,9 @@ class CameraInfo:
     k: tuple[float, ...]
     """(9,) row-major K of the distorted image."""
     r: tuple[float, ...]
-    """(9,) the identity: one camera."""
+    """(9,) row-major, optical frame to rectified frame."""
     p: tuple[float, ...]
-    """(12,) row-major [K 0]: rectifying keeps the scale."""
+    """(12,) row-major, projection of the rectified image."""
     binning: tuple[int, int] = (0, 0)
     roi: tuple[int, int, int, int] = (0, 0, 0, 0)
     """x, y, width, height; zeros are the full image."""
@@ -82,13 +85,17 @@ class PhysicalCamera:
         return intrinsics.render_view(self.lens, self._imaging(settings or self.settings))
 
     def camera_info(self, settings: Settings | None = None) -> CameraInfo:
-        """Return what CameraInfo must say of an image taken with ``settings``."""
+        """
+        Return what CameraInfo must say of an image taken with ``settings``.
+
+        R is the identity and P is [K 0], so that rectifying keeps the scale.
+        """
         focal_length = self._imaging(settings or self.settings)
         fx, fy, cx, cy = intrinsics.intrinsics(self.lens, focal_length).tolist()
         return CameraInfo(self.lens.width, self.lens.height, self.lens.distortion_model,
                           floats(self.lens.distortion_coefficients),
                           (fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0),
-                          (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+                          IDENTITY,
                           (fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0))
 
     def expected(self, radiance: Tensor, depth: Tensor, settings: Settings | None = None, *,
@@ -147,7 +154,7 @@ class PhysicalCamera:
     def _focus(self, radiance, depth, settings, render_matrix):
         """Distortion, vignetting and defocus: what falls on the sensor."""
         lens = self.lens
-        radiance, depth = self._bend(radiance, depth, settings, render_matrix)
+        radiance, depth, blur = self._bend(radiance, depth, settings, render_matrix)
         optics = {'focal_length': settings.focal_length, 'f_number': settings.f_number,
                   'focus_distance': settings.focus_distance,
                   'pixel_pitch': self.sensor.pixel_pitch, 'gain': lens.defocus_gain}
@@ -157,7 +164,7 @@ class PhysicalCamera:
         elif isinstance(lens.defocus_gain, Tensor) or lens.defocus_gain > 0:
             radiance = defocus(radiance, depth, **optics, dead_zone=lens.defocus_dead_zone,
                                psf=lens.psf)
-        return residual_blur(radiance, tensor(lens.residual_blur, radiance))
+        return residual_blur(radiance, blur)
 
     def _imaging(self, settings):
         return intrinsics.imaging_focal_length(self.lens, settings.focal_length,
@@ -261,6 +268,10 @@ def _check_images(radiance: Tensor, depth: Tensor, size: tuple[int, int]) -> Non
     if radiance.dim() < 3 or tuple(radiance.shape[-3:-1]) != tuple(size):
         raise InputError(f'radiance has shape {tuple(radiance.shape)}; pass (*batch, {size[0]}, '
                          f'{size[1]}, C), the size that render_view asks for.')
+    # one pass: only a sum that is not finite is worth a closer look, which CUDA would wait for
+    if not radiance.is_cuda and not bool(radiance.detach().sum().isfinite()) and not bool(
+            radiance.detach().isfinite().all()):
+        raise InputError('radiance holds NaN or infinity; pass finite values.')
     if depth.shape != radiance.shape[:-1]:
         raise InputError(f'depth has shape {tuple(depth.shape)}; pass '
                          f'{tuple(radiance.shape[:-1])}, one value for each pixel of radiance.')

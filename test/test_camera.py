@@ -298,6 +298,13 @@ def test_illegal_parameters_are_sentences(part, changes, words):
 def test_wrong_images_are_sentences():
     camera = small_camera()
     radiance, depth = scene(camera)
+    for bad in (math.nan, math.inf):
+        spoilt = radiance.clone()
+        spoilt[6, 7, 1] = bad
+        with pytest.raises(InputError, match='radiance holds NaN or infinity'):
+            camera.expected(spoilt, depth)
+        with pytest.raises(InputError, match='radiance holds NaN or infinity'):
+            camera.sample(spoilt.float(), depth.float(), generator=torch.Generator())
     with pytest.raises(InputError, match='render_view'):
         camera.expected(radiance[1:], depth[1:])
     with pytest.raises(InputError, match='depth has shape'):

@@ -1,19 +1,61 @@
-"""From the pinhole rendering to what the lens draws: distortion and vignetting, in one pass."""
+"""
+From the pinhole rendering to what the lens draws: distortion and vignetting, in one pass.
 
+Of a fine rendering the residual blur comes here, too, before the pixels integrate: of sharp edges
+that pixels have sampled, no filter of those pixels knows any more where in a pixel they were.
+"""
+
+from dataclasses import replace
 import functools
 
 import torch
 from torch import Tensor
 
 from diffphyscam_ros.errors import InputError
-from diffphyscam_ros.optics import intrinsics, pixel_map, resample, vignetting
+from diffphyscam_ros.optics import intrinsics, pixel_map, resample, residual_blur, vignetting
 from diffphyscam_ros.optics.intrinsics import floats, is_plain, Lens, Number, tensor
+
+#: Places a side at which a pixel of a fine rendering is looked up, a mean over its area.
+PLACES = 3
+#: From how many rendered pixels a pixel on their area counts. A coarser rendering has, by its own
+#: filters, about the area of a pixel in each of its own, and is looked up at the pixel's centre.
+FINE = 2.0
+#: [px] blur beyond it can as well act on the pixels: they no longer alias.
+EARLY = 1.5
 
 
 def bend(radiance: Tensor, depth: Tensor, lens: Lens, focal_length: Number, matrix: Tensor,
-         rendered: bool) -> tuple[Tensor, Tensor]:
+         rendered: bool) -> tuple[Tensor, Tensor, Tensor]:
     """
-    Radiance (*batch, H, W, C) and depth (*batch, H, W) behind the lens.
+    Radiance (*batch, H, W, C) over each pixel's area, and depth (*batch, H, W) at its centre.
+
+    And the residual blur [px] that is still to come. :func:`bend_at` says what the parameters are.
+    """
+    at = functools.partial(bend_at, radiance, depth, focal_length=focal_length, matrix=matrix,
+                           rendered=rendered)
+    blur = tensor(lens.residual_blur, radiance)
+    residual_blur.check(blur)
+    if float(lens.oversampling) < FINE or intrinsics.is_pinhole(lens):
+        return *at(lens=lens), blur
+    # Looking beside the centre is looking through a lens that sits beside its place.
+    moves = [(k - PLACES // 2) / PLACES for k in range(PLACES)]
+    seen = [[at(lens=replace(lens, cx=lens.cx - x, cy=lens.cy - y)) for x in moves]
+            for y in moves]
+    places = torch.stack([torch.stack([light for light, _ in row], -2) for row in seen], -4)
+    fine = places.flatten(-3, -2).flatten(-4, -3)        # (*batch, PLACES H, PLACES W, C)
+    if float(blur.detach()) <= EARLY:
+        early, late = blur, torch.zeros_like(blur)
+    else:
+        early, late = torch.full_like(blur, EARLY), (blur ** 2 - EARLY ** 2).sqrt()
+    fine = residual_blur.residual_blur(fine, PLACES * early)
+    pixels = fine.unflatten(-2, (-1, PLACES)).unflatten(-4, (-1, PLACES)).mean((-4, -2))
+    return pixels, seen[PLACES // 2][PLACES // 2][1], late
+
+
+def bend_at(radiance: Tensor, depth: Tensor, lens: Lens, focal_length: Number, matrix: Tensor,
+            rendered: bool) -> tuple[Tensor, Tensor]:
+    """
+    Radiance (*batch, H, W, C) and depth (*batch, H, W) behind the lens, at the pixels' centres.
 
     :param radiance: (*batch, h, w, C), rendered through a pinhole; ``depth`` (*batch, h, w) [m].
     :param focal_length: [m] that scales K, see ``intrinsics.imaging_focal_length``.
@@ -62,7 +104,7 @@ def _four(matrix: Tensor) -> Tensor:
     return torch.stack([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=4 * PLACES ** 2)
 def _kept(lens: Lens, focal_length: float, matrix: tuple[float, ...], size: tuple[int, int]
           ) -> tuple[Tensor, Tensor]:
     """Position (H, W, 2) and fall-off (H, W) of plain numbers, kept while they do not change."""

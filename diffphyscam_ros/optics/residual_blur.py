@@ -27,13 +27,18 @@ def residual_blur(radiance: Tensor, sigma: Tensor) -> Tensor:
 
     sigma 0 is the identity.
     """
+    check(sigma)
+    if float(sigma.detach()) == 0 and not sigma.requires_grad:
+        return radiance
+    return _Blur.apply(radiance, sigma)
+
+
+def check(sigma: Tensor) -> None:
+    """Refuse a blur that no series here covers."""
     number = float(sigma.detach())
     if not 0 <= number <= MAX_SIGMA:
         raise InputError(f'residual_blur is {number:g} px; pass a value from 0 to '
                          f'{MAX_SIGMA:g} px (defocus makes wider blurs).')
-    if number == 0 and not sigma.requires_grad:
-        return radiance
-    return _Blur.apply(radiance, sigma)
 
 
 def taps(sigma: float, smallest: float = 1e-6) -> np.ndarray:
