@@ -11,13 +11,9 @@ that publishes is checked. Needs ROS 2 (rclpy) and ends by itself.
 
 import argparse
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-import os
 from pathlib import Path
-import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -38,6 +34,7 @@ from diffphyscam_ros.cli import main as command
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.geometry import exp_so3, from_parts
 from diffphyscam_ros.io.files import write_text
+from diffphyscam_ros.nodes.beside import process, spin_until, stay_on_this_machine
 from diffphyscam_ros.nodes.camera_node import CameraNode
 from diffphyscam_ros.optics.defocus import signed_diameter
 from diffphyscam_ros.sensor.response import curve
@@ -144,45 +141,21 @@ def record(camera_file: Path, scene: Path, bag: Path, count: int) -> None:
         executor = SingleThreadedExecutor()
         executor.add_node(camera)
         executor.add_node(mover)
-        with process('nodes.recorder', '--bag', str(bag), '--wait', '20',
-                     *(w for t in topics for w in ('--topic', *t))):
-            spin(executor, lambda: camera.publishers_of['camera'].image.get_subscription_count()
-                 > 1 and mover.publisher.get_subscription_count(), 30,
-                 'the recorder was not discovered over ROS')
+        image = camera.publishers_of['camera'].image
+        with process('recorder', '--bag', str(bag), '--wait', '20',
+                     *(w for t in topics for w in ('--topic', *t)), stdout=subprocess.DEVNULL):
+            spin_until(executor, lambda: image.get_subscription_count() > 1
+                       and mover.publisher.get_subscription_count(), 30,
+                       'the recorder was not discovered over ROS; check ROS_DOMAIN_ID.')
             camera.start()
             for i in track(range(len(plan)), 'recording'):
-                spin(executor, lambda i=i: mover.seen > i or camera.failure, 60,
-                     'no image arrived for a minute')
+                spin_until(executor, lambda i=i: mover.seen > i or camera.failure, 60,
+                           'no image arrived for a minute; leave the machine to this example.')
             if camera.failure:
                 raise camera.failure
             time.sleep(1.0)          # the last messages are under way
     finally:
         camera.stop()
-
-
-@contextmanager
-def process(module: str, *arguments: str) -> Iterator[subprocess.Popen]:
-    """Run a module of the package beside us, and let it finish its files at the end."""
-    child = subprocess.Popen([sys.executable, '-m', f'diffphyscam_ros.{module}', *arguments],
-                             start_new_session=True, stdout=subprocess.DEVNULL)
-    try:
-        yield child
-    finally:
-        child.send_signal(signal.SIGINT)
-        try:
-            child.wait(30)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-def spin(executor: SingleThreadedExecutor, until, seconds: float, complaint: str) -> None:
-    """Serve callbacks until something is true."""
-    end = time.monotonic() + seconds
-    while not until():
-        if time.monotonic() > end:
-            raise InputError(f'{complaint}; check ROS_DOMAIN_ID and the load of the machine.')
-        executor.spin_once(timeout_sec=0.05)
 
 
 def launch_twin(camera_file: Path, scene: Path) -> tuple[CameraInfo, Image]:
@@ -193,10 +166,10 @@ def launch_twin(camera_file: Path, scene: Path) -> tuple[CameraInfo, Image]:
         listener.create_subscription(kind, topic, lambda m, k=kind: received.setdefault(k, m), 10)
     executor = SingleThreadedExecutor()
     executor.add_node(listener)
-    with process('nodes.run_camera', '--ros-args', '-p', f'model:={camera_file}', '-p',
+    with process('run_camera', '--ros-args', '-p', f'model:={camera_file}', '-p',
                  f'scene:={scene}', '-p', 'frame_rate:=5.0') as child:
-        spin(executor, lambda: len(received) == 2 or child.poll() is not None, 120,
-             'the twin published nothing for two minutes')
+        spin_until(executor, lambda: len(received) == 2 or child.poll() is not None, 120,
+                   'the twin published nothing for two minutes; check ROS_DOMAIN_ID.')
     listener.destroy_node()
     if len(received) < 2:
         raise InputError('the twin did not start; see its message above.')
@@ -261,8 +234,7 @@ def run(output: Path, count: int) -> int:
     hidden_camera().save(hidden)
     write_text(scene, SCENE)
     shutil.rmtree(bag, ignore_errors=True)
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 101)))
+    stay_on_this_machine()
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
         record(hidden, scene, bag, count)

@@ -7,8 +7,9 @@ would, together with cameras that are out of order. Run as
 a second, HOLD seconds a board.
 
 Topics under /real: ``image_raw``, ``exposure`` (Float64 [s], sent before its frame); and images
-that nobody should learn from: ``black``, ``frozen``, ``small`` (another resolution), ``dying``
-(ends a second after somebody listens), ``empty`` (no board).
+that nobody should learn from: ``black``, ``slow`` (black, every eighth frame), ``frozen``,
+``small`` (another resolution), ``dying`` (ends a second after somebody listens), ``empty`` (no
+board).
 """
 
 import json
@@ -42,14 +43,15 @@ def main() -> None:
     rclpy.init()
     node = rclpy.create_node('real_camera', namespace='real')
     topics = {name: node.create_publisher(Image, name, qos_profile_sensor_data)
-              for name in ('image_raw', 'black', 'frozen', 'small', 'dying', 'empty')}
+              for name in ('image_raw', 'black', 'slow', 'frozen', 'small', 'dying', 'empty')}
     exposure = node.create_publisher(Float64, 'exposure', qos_profile_sensor_data)
     print('ready', flush=True)
     tick, start, heard = 0, time.monotonic(), None
     while rclpy.ok():
         board, version = int(tick / rate / hold) % count, tick % VERSIONS
         live = frames[board, version]
-        images = {'image_raw': live, 'black': dark[version], 'frozen': frames[0, 0],
+        images = {'image_raw': live, 'black': dark[version], 'slow': dark[version],
+                  'frozen': frames[0, 0],
                   'small': np.ascontiguousarray(live[::2, ::2]), 'dying': live,
                   'empty': empty[version]}
         exposure.publish(Float64(data=float(exposures[board])))
@@ -60,6 +62,8 @@ def main() -> None:
                 heard = heard or time.monotonic()
                 if time.monotonic() > heard + 1.0:
                     continue
+            if name == 'slow' and tick % 8:
+                continue
             topic.publish(message(images[name], node.get_clock().now().to_msg()))
         tick += 1
         time.sleep(max(0.0, start + tick / rate - time.monotonic()))

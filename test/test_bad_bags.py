@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffphyscam_ros.cli import main
-from diffphyscam_ros.io.bags import BagWriter
+from diffphyscam_ros.io.bag_writer import BagWriter
 from diffphyscam_ros.io.calibration import CalibrationFile
 
 CAMERA = independent.Truth(width=320, height=240, fx=290., fy=291., cx=162., cy=117., k1=-0.2,

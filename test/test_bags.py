@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from diffphyscam_ros.errors import InputError
-from diffphyscam_ros.io.bags import BagWriter, Recording
+from diffphyscam_ros.io.bag_writer import BagWriter
+from diffphyscam_ros.io.bags import Recording
 from diffphyscam_ros.io.calibration import CalibrationFile
 from diffphyscam_ros.io.images import image_files
 
