@@ -6,7 +6,7 @@ import cv2
 import independent_camera as independent
 import numpy as np
 
-from diffphyscam_ros.io.bags import BagWriter
+from diffphyscam_ros.io.bag_writer import BagWriter
 
 #: what the package promises of 24 frames of 640x480
 LIMITS = {'fx': 1e-3, 'fy': 1e-3, 'field_px': 0.15, 'vignetting': 0.02, 'response': 0.015,

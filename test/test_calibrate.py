@@ -149,6 +149,38 @@ def test_rendered_board_is_that_of_the_ray_tracer():
     assert joint.psnr(image, frame.dn.numpy(), frame.mask.numpy()) > 40
 
 
+@pytest.mark.parametrize('natural', [0.0, 1.0])
+def test_pixels_answer_as_finite_differences_say(natural):
+    """
+    Columns of the curvature, which only steers steps, within 4 %.
+
+    Motion of the image is interpolated between every twelfth pixel, and circles keep their size.
+    """
+    model, frame, shared, local = scene()
+    for name, value in (('defocus', 3.0), ('inverse_focus', 1.2), ('bend1', 0.05)):
+        shared[model.names.index(name)] = value
+    local[photometric.GLOSS_AT - 5:photometric.GLOSS_AT] = 0.1, -0.05, 0.02, 0.01, 0.03
+    model = replace(model, before_distortion=True, natural=natural, free=tuple(
+        n for n in model.names if n not in ('k3', 'bend2', 'bend3')))
+    free = [model.names.index(n) for n in model.free]
+    own = [i for i, n in enumerate(photometric.LOCAL) if n not in photometric.shape.FLEX]
+    S, L, *_ = sensitivities(model, frame, shared, local, free, own, 1.0)
+    inside = frame.mask.numpy() > 0
+    steps = {'fx': 0.1, 'fy': 0.1, 'cx': 0.02, 'cy': 0.02, 'tx': 1e-5, 'ty': 1e-5, 'tz': 1e-5,
+             'rx': 1e-4, 'ry': 1e-4, 'rz': 1e-4, 'p1': 1e-4, 'p2': 1e-4, 'defocus': 0.03}
+    for columns, names, vary in ((S, model.free, 0), (L, [photometric.LOCAL[i] for i in own], 1)):
+        for column, name in zip(columns.T, names, strict=True):
+            seen = []
+            for sign in (1, -1):
+                vectors = [shared.copy(), local.copy()]
+                vectors[vary][(model.names, photometric.LOCAL)[vary].index(name)] += (
+                    sign * steps.get(name, 1e-3))
+                seen.append(joint.rendered(model, frame, *vectors)[inside].astype(float))
+            numeric = (seen[0] - seen[1]) / (2 * steps.get(name, 1e-3))
+            error = np.linalg.norm(column - numeric) / np.linalg.norm(numeric)
+            assert error < 0.04, (name, error)
+
+
 def test_colours_are_cut_where_grey_is():
     """Also where the window reaches beyond the image on two sides."""
     pose = np.r_[0.0, 0.0, 0.0, -0.17, -0.13, 0.3]      # the sheet's corner lies outside

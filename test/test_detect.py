@@ -50,6 +50,22 @@ def test_polarity_of_the_first_cell(inverted):
     assert detect(draw(target, inverted=inverted), target).inverted == inverted
 
 
+@pytest.mark.parametrize('side', ['top', 'bottom', 'left', 'right'])
+def test_a_grid_beside_the_board_is_refused(side, monkeypatch):
+    """It fits any geometry as well, a square away; its outer line is no crossing of squares."""
+    target = parse_target('chessboard:9x6:0.025')
+    image = cv2.GaussianBlur(draw(target), None, 3.0)
+    found = detect(image, target)
+    assert found is not None
+    grid = found.corners.reshape(6, 9, 2)
+    step = {'top': grid[0, 0] - grid[1, 0], 'bottom': grid[1, 0] - grid[0, 0],
+            'left': grid[0, 0] - grid[0, 1], 'right': grid[0, 1] - grid[0, 0]}[side]
+    beside = (found.corners + step).astype(np.float32).reshape(-1, 1, 2)
+    for detector in ('findChessboardCorners', 'findChessboardCornersSB'):
+        monkeypatch.setattr(cv2, detector, lambda *_, **__: (True, beside))
+    assert detect(image, target, thorough=True) is None
+
+
 def test_why_not():
     image = draw(parse_target('chessboard:9x6:0.02'))
     wrong = parse_target('chessboard:8x5:0.02')

@@ -17,7 +17,7 @@ import pytest
 import recovery
 
 from diffphyscam_ros.cli import main
-from diffphyscam_ros.io.bags import BagWriter
+from diffphyscam_ros.io.bag_writer import BagWriter
 
 TIMED = ('--exposure-topic', '/exposure')
 BAGS = {
@@ -57,10 +57,10 @@ def test_full_size_bags(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('board', [boards.charuco(7, 5, 0.036, 0.027),
-                                   boards.aprilgrid(4, 3, 0.045, 0.0135)],
-                         ids=['charuco', 'aprilgrid'])
-def test_markers_are_fitted_on_the_pixels(board, tmp_path):
+@pytest.mark.parametrize(('board', 'light'), [
+    (boards.charuco(7, 5, 0.036, 0.027), {'natural': True, 'vignetting': (0, 0)}),
+    (boards.aprilgrid(4, 3, 0.045, 0.0135), {})], ids=['charuco, cos^4', 'aprilgrid'])
+def test_markers_are_fitted_on_the_pixels(board, light, tmp_path):
     """
     Half the edges' length and 5 frames for 16: full bags' limits times sqrt(2 * 16 / 5).
 
@@ -68,7 +68,7 @@ def test_markers_are_fitted_on_the_pixels(board, tmp_path):
     leave 0.0047 to 0.0056 DN between black and white paper, 45 to 47 dB.
     """
     truth = Truth(width=320, height=240, fx=290., fy=291., cx=162., cy=117., k1=-0.2, k2=0.05,
-                  board=board)
+                  board=board, **light)
     recovery.write_bag(tmp_path / 'bag', truth, 7, distances=(0.3, 0.45))
     assert main(['calibrate', str(tmp_path / 'bag'), '--image-topic', '/camera/image_raw',
                  '--model', 'plumb_bob', '--target', board.target, '--output',
@@ -76,7 +76,10 @@ def test_markers_are_fitted_on_the_pixels(board, tmp_path):
     found = recovery.errors(truth, tmp_path / 'out')
     print(found)
     assert not {k: v for k, v in found.items() if v > 2.5 * recovery.LIMITS.get(k, float('inf'))}
-    scores = json.loads((tmp_path / 'out' / 'result.json').read_text())['held_out_psnr_db']
+    result = json.loads((tmp_path / 'out' / 'result.json').read_text())
+    assert result['parameters']['vignetting_gain']['value'] == truth.natural
+    scores = result['held_out_psnr_db']
+    assert scores['no_vignetting'] < scores['full'] - 0.01, 'switching it off must cost something'
     assert scores['full_worst'] > 38 and scores['full'] > scores['geometry_only'] + 4
 
 

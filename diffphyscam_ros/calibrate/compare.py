@@ -152,11 +152,12 @@ def as_model(camera: PhysicalCamera, options: Options) -> tuple[Model, np.ndarra
                   exponent=torch.as_tensor(sensor.response_exponent, dtype=torch.float64),
                   table=torch.tensor(floats(sensor.response_table), dtype=torch.float64))
     model = Model(lens.distortion_model, (), white=options.white, black=options.black,
-                  pixel_pitch=pitch, table=tuple(table.tolist()))
+                  pixel_pitch=pitch, table=tuple(table.tolist()),
+                  natural=float(lens.vignetting_gain))
     info = camera.camera_info()
     intrinsics = np.array([info.k[0], info.k[4], info.k[2], info.k[5], *info.d])
     shared = photometric.start_vector(model, intrinsics)
-    a2, a4, a6 = _vignetting(camera, info.k[0])
+    a2, a4, a6 = floats(lens.vignetting_polynomial)
     strength = float(lens.defocus_gain) * focal ** 2 / (float(settings.f_number) * pitch)
     values = {'a2': a2, 'a4': a4, 'a6': a6,
               'residual_blur': max(float(lens.residual_blur), 0.02), 'defocus': strength,
@@ -165,17 +166,6 @@ def as_model(camera: PhysicalCamera, options: Options) -> tuple[Model, np.ndarra
     for name, value in values.items():
         shared[model.names.index(name)] = value
     return model, shared
-
-
-def _vignetting(camera: PhysicalCamera, fx: float) -> np.ndarray:
-    """(3,) even polynomial over r / half diagonal that equals the whole fall-off."""
-    lens = camera.lens
-    r2 = np.linspace(0, 1, 65) ** 2
-    rays = r2 * (lens.width ** 2 + lens.height ** 2) / 4 / fx ** 2
-    natural = 1 - float(lens.vignetting_gain) * (1 - 1 / (1 + rays) ** 2)
-    powers = np.stack([r2, r2 ** 2, r2 ** 3], -1)
-    total = natural * (1 + powers @ np.array(floats(lens.vignetting_polynomial)))
-    return np.linalg.lstsq(powers, total - 1, rcond=None)[0]
 
 
 def read_cameras(paths: Sequence[Path]) -> tuple[dict[str, PhysicalCamera], dict[str, np.ndarray]]:

@@ -136,15 +136,35 @@ def _chessboard(gray: np.ndarray, target: Target, thorough: bool) \
     flags = cv2.CALIB_CB_ADAPTIVE_THRESH | cv2.CALIB_CB_NORMALIZE_IMAGE
     found, corners = cv2.findChessboardCorners(
         small, size, flags=flags | (0 if thorough else cv2.CALIB_CB_FAST_CHECK))
+    found = found and _all_saddles(small, target, corners)
     if not found and thorough:      # this one wants large squares
         scale = min(2.0, 2000.0 / max(gray.shape))
         large = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         found, corners = cv2.findChessboardCornersSB(
             large, size, flags=cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_EXHAUSTIVE)
+        found = found and _all_saddles(large, target, corners)
     if not found:
         return None
     corners = (corners.reshape(-1, 2) + 0.5) / scale - 0.5
     return np.arange(len(corners)), corners
+
+
+def _all_saddles(gray: np.ndarray, target: Target, corners: np.ndarray) -> bool:
+    """
+    Whether black and white meet crosswise along all four sides of the grid of corners.
+
+    A grid that a detector laid one square beside the board fits any geometry as well. There its
+    last line runs along the rim, where a single black square reaches each corner: opposite
+    quarters then differ as much as neighbouring ones, half of the contrast.
+    """
+    grid = corners.reshape(target.rows, target.columns, 2)
+    down, across = (0.35 * np.gradient(grid, axis=k) for k in (0, 1))
+    a, b, c, d = (cv2.remap(gray, (grid + i * down + j * across).astype(np.float32), None,
+                            cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(float)
+                  for i in (-1, 1) for j in (-1, 1))
+    crossed, alike = np.abs(a + d - b - c), np.abs(a - d) + np.abs(b - c)
+    return all(np.median(alike[line]) < 0.6 * np.median(crossed[line])
+               for line in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]))
 
 
 def _charuco(gray: np.ndarray, target: Target) -> tuple[np.ndarray, np.ndarray] | None:

@@ -78,5 +78,5 @@ def ablations(full: joint.Fit) -> dict[str, tuple[Model, np.ndarray]]:
     straight = replace(full.model, table=(),
                        free=tuple(n for n in full.model.free if n not in BENDS))
     return {'no_response': (straight, without(log_exponent=0.0)),
-            'no_vignetting': (full.model, without(a2=0.0, a4=0.0, a6=0.0)),
+            'no_vignetting': (replace(full.model, natural=0.0), without(a2=0.0, a4=0.0, a6=0.0)),
             'no_blur': (full.model, without(residual_blur=0.05, defocus=0.0))}

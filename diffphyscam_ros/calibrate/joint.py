@@ -17,6 +17,7 @@ from diffphyscam_ros.calibrate import arrow, beliefs, photometric, shape
 from diffphyscam_ros.calibrate.photometric import FLEX_AT, Frame, LOCAL, Model, OPTICS
 from diffphyscam_ros.calibrate.sensitivity import sensitivities
 from diffphyscam_ros.kernels import numba
+from diffphyscam_ros.threads import one_blas_thread
 
 #: residuals beyond this many robust standard deviations count linearly (Huber)
 HUBER = 3.0
@@ -52,6 +53,7 @@ class Fit:
         return float(np.sqrt(max(self.covariance[i, i], 0.0)))
 
 
+@one_blas_thread()
 def fit(model: Model, frames: Sequence[Frame], shared: np.ndarray, locals_: np.ndarray, *,
         iterations: int = 8, fixed_locals: Sequence[str] = (), scale: float | None = None,
         correlation: float = 8.0, enough: float = 1.0,
@@ -136,12 +138,12 @@ def rendered(model: Model, frame: Frame, shared: np.ndarray, local: np.ndarray) 
 
 def whiteness(fit_: Fit, frame: Frame, local: np.ndarray) -> np.ndarray:
     """Share of white (h, w) after blur, without light or response."""
-    plain = fit_.shared.copy()
+    plain, model = fit_.shared.copy(), replace(fit_.model, natural=0.0)
     for name in (*OPTICS, 'black_reflectance'):
         plain[fit_.model.names.index(name)] = 0.0
     with torch.no_grad():
         own = torch.from_numpy(np.r_[local[:6], np.zeros(FLEX_AT - 6), local[FLEX_AT:]])
-        return photometric.irradiance(fit_.model, frame, torch.from_numpy(plain),
+        return photometric.irradiance(model, frame, torch.from_numpy(plain),
                                       own).numpy() / fit_.model.white
 
 
@@ -223,7 +225,9 @@ def _pixel_equations(model, frames, shared, locals_, free, own, scale, weight):
 
 
 def _keep_legal(model: Model, shared: np.ndarray) -> None:
-    for name, low, high in (('residual_blur', 0.05, 5.0), ('defocus', 0.0, 500.0),
+    # A circle of no size at all has no slope: where it is fitted, it stays above that.
+    for name, low, high in (('residual_blur', 0.05, 5.0),
+                            ('defocus', 0.02 if 'defocus' in model.free else 0.0, 500.0),
                             ('inverse_focus', 1e-3, 30.0), ('black_reflectance', 0.0, 0.5),
                             ('log_exponent', -1.6, 0.7)):
         i = model.names.index(name)

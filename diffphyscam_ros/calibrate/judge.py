@@ -6,15 +6,19 @@ determined* when the recording narrows it down but a better recording would pay,
 observable* when it stays at its default.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
+import torch
 
-from diffphyscam_ros.calibrate import geometric
+from diffphyscam_ros.calibrate import geometric, photometric
 from diffphyscam_ros.calibrate.joint import Fit, FLOOR
-from diffphyscam_ros.calibrate.photometric import BENDS
+from diffphyscam_ros.calibrate.photometric import BENDS, OPTICS
 from diffphyscam_ros.calibrate.run import response, Result
 from diffphyscam_ros.optics.distortion import COEFFICIENTS
+from diffphyscam_ros.optics.vignetting import fall_off
 from diffphyscam_ros.sensor.parameters import Sensor
 
 #: of r^8 in a relative illumination: cos^4 over a half diagonal of 40 degrees has 0.05 to 0.08
@@ -88,13 +92,15 @@ def _photometry(result: Result) -> list[Parameter]:
     advice = 'move the board into the corners of the image, under even light'
     verdict = _verdict(corner_sigma, 0.015, 0.08)
     verdict = WEAK if verdict == DETERMINED and coverage(result) < 0.55 else verdict
-    terms = polynomial(result)
+    natural, terms = vignetting(result)
     for name, value in zip(('a2', 'a4', 'a6'), terms, strict=True):
         out.append(Parameter(f'vignetting_{name}', value, fit.sigma(name), '1', verdict,
                              '' if verdict == DETERMINED else advice))
-    out.append(Parameter('vignetting_at_corner', 1 + sum(terms), corner_sigma, '1', verdict,
-                         '' if verdict == DETERMINED else advice))
-    out.append(Parameter('vignetting_gain', 0.0, 0.0, '1', HIDDEN, 'convention: all fall-off is '
+    out.append(Parameter('vignetting_at_corner', vignetting_at_corner(result)[0], corner_sigma,
+                         '1', verdict, '' if verdict == DETERMINED else advice))
+    out.append(Parameter('vignetting_gain', natural, 0.0, '1', verdict, 'the frames ask for cos^4 '
+                         'below the polynomial') if natural else
+               Parameter('vignetting_gain', 0.0, 0.0, '1', HIDDEN, 'convention: all fall-off is '
                          'in the polynomial'))
     exponent = float(np.exp(fit.value('log_exponent')))
     span = level_range(result)
@@ -215,25 +221,48 @@ def _hidden() -> list[Parameter]:
 
 def vignetting_at_corner(result: Result) -> tuple[float, float]:
     """
-    Relative illumination where the polynomial's radius is 1, and its uncertainty.
+    Relative illumination at half the image's diagonal, and its uncertainty.
 
     Beyond the last corner that was seen the polynomial is extrapolated: what its next power,
     r^8, would add there counts, with ``NEXT_POWER`` as its coefficient.
     """
     fit = result.fit
-    rows = [fit.model.names.index(n) for n in ('a2', 'a4', 'a6')]
+    rows = [fit.model.names.index(n) for n in OPTICS]
     block = fit.covariance[np.ix_(rows, rows)]
     r2 = np.linspace(0, coverage(result), 65)[1:] ** 2
     inside = np.stack([r2, r2 ** 2, r2 ** 3], -1)
     beyond = 1 - np.linalg.lstsq(inside, r2 ** 4, rcond=None)[0].sum()
-    return (1 + float(fit.shared[rows].sum()),
+    light = illumination(result, fit.model.natural, [fit.value(n) for n in OPTICS])
+    return (float(along_radius(result, light, np.ones(1))[0]),
             float(np.hypot(np.sqrt(max(block.sum(), 0.0)), NEXT_POWER * beyond)))
 
 
-def polynomial(result: Result) -> tuple[float, ...]:
-    """a2, a4, a6 as far as they were seen: zeros where the corner's light is not observable."""
-    hidden = _verdict(vignetting_at_corner(result)[1], 0.015, 0.08) == HIDDEN
-    return tuple(0.0 if hidden else result.fit.value(n) for n in ('a2', 'a4', 'a6'))
+def vignetting(result: Result) -> tuple[float, tuple[float, ...]]:
+    """Share of cos^4, and a2, a4, a6; all zeros where the corner's light is not observable."""
+    if _verdict(vignetting_at_corner(result)[1], 0.015, 0.08) == HIDDEN:
+        return 0.0, (0.0, 0.0, 0.0)
+    return result.fit.model.natural, tuple(result.fit.value(n) for n in OPTICS)
+
+
+def illumination(result: Result, natural: float, terms: Sequence[float]) -> np.ndarray:
+    """(H, W) relative illumination with a share of cos^4 and a polynomial's a2, a4, a6."""
+    fit = result.fit
+    lens = torch.from_numpy(fit.shared[:fit.model.names.index(OPTICS[0])])
+    rays = photometric.window_rays(lens, fit.model.distortion, (0, 0), result.geometry.size)
+    return fall_off(rays, rays.new_tensor([1., 1., 0., 0.]), lens[:4].to(rays),
+                    rays.new_tensor(natural), rays.new_tensor(terms)).numpy()
+
+
+def along_radius(result: Result, image: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Values of an image (H, W) from the principal point towards the corner farthest from it."""
+    height, width = image.shape
+    centre = np.array([result.fit.value('cx'), result.fit.value('cy')])
+    corner = np.array([0.0 if centre[0] > width / 2 else width - 1,
+                       0.0 if centre[1] > height / 2 else height - 1])
+    way = (corner - centre) * (0.5 * np.hypot(height, width) / np.linalg.norm(corner - centre))
+    points = (centre + np.asarray(radius)[:, None] * way).astype(np.float32)
+    return cv2.remap(image, points[None], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+                     )[0]
 
 
 def coverage(result: Result) -> float:

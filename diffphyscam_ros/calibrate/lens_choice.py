@@ -43,8 +43,9 @@ def choose_model(views: Sequence[View], size: tuple[int, int], model: str | None
     """
     Choose a candidate by held-out error: the simplest that is not significantly worse.
 
-    A candidate is worse where its error, view by view, exceeds that of the best by more than one
-    standard error of the mean difference. Candidates whose curve folds back inside the image are
+    A candidate is worse where its error, view by view, exceeds that of the best by more than two
+    standard errors of the mean difference: less is chance, and every number taken by chance is
+    paid for where no corner was seen. Candidates whose curve folds back inside the image are
     left out; all of a model that was asked for may do so, then they are taken.
 
     :param model: a ROS distortion model to keep to, or None for any.
@@ -77,7 +78,7 @@ def choose_model(views: Sequence[View], size: tuple[int, int], model: str | None
                          'the board tilted and in all parts of the image.')
     best = min(finite.values(), key=lambda e: e.mean())
     name = next(n for n, e in finite.items()
-                if (e - best).mean() <= (e - best).std() / np.sqrt(len(best)))
+                if (e - best).mean() <= 2 * (e - best).std() / np.sqrt(len(best)))
     return name, {n: float(np.sqrt(e.mean())) for n, e in finite.items()}
 
 

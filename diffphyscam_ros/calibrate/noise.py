@@ -154,7 +154,8 @@ def fit(samples: np.ndarray, *, source: str, bits: int, black_level: float,
     pattern = 0.0
     if source == 'squares':
         more, chi_more, sigma_more = solve([shot, read, slope2 * light ** 2])
-        if chi_more < 0.6 * chi and more[0] > 0:
+        # A pattern that leaves nothing sure of the shot noise is shot noise by another name.
+        if chi_more < 0.6 * chi and more[0] > 2 * sigma_more[0]:
             solution, sigma, pattern = more, sigma_more, float(np.sqrt(more[2]))
     gain = float(solution[0])
     dark = float(np.sqrt(solution[1]))

@@ -64,8 +64,9 @@ def camera(result: Result) -> PhysicalCamera:
     fit = result.fit
     if fit is None:
         return _rounded(PhysicalCamera(lens, sensor, settings))
-    lens = replace(lens, residual_blur=fit.value('residual_blur'),
-                   vignetting_polynomial=judge.polynomial(result))
+    natural, terms = judge.vignetting(result)
+    lens = replace(lens, residual_blur=fit.value('residual_blur'), vignetting_gain=natural,
+                   vignetting_polynomial=terms)
     if result.defocus_seen:
         focus, number, _ = judge.thin_lens(result)
         lens = replace(lens, defocus_gain=1.0)
@@ -129,11 +130,11 @@ def curves(result: Result) -> dict:
     """Response, vignetting, noise and blur as sampled curves."""
     y = np.linspace(0, 1, 65)
     radius = np.linspace(0, 1, 33)
-    a2, a4, a6 = judge.polynomial(result)
+    light = judge.along_radius(result, vignette(result), radius)
     out = {
         'response': {'signal': y.tolist(), 'dn': response(result.fit, y).tolist()},
-        'vignetting': {'radius_over_half_diagonal': radius.tolist(), 'relative_illumination': (
-            1 + a2 * radius ** 2 + a4 * radius ** 4 + a6 * radius ** 6).tolist()},
+        'vignetting': {'radius_over_half_diagonal': radius.tolist(),
+                       'relative_illumination': light.tolist()},
         'blur': {'distance_m': result.blurs[:, 0].tolist(),
                  'sigma_px': result.blurs[:, 1].tolist()},
     }
@@ -167,14 +168,8 @@ def inverse_response(result: Result) -> np.ndarray:
 
 
 def vignette(result: Result) -> np.ndarray:
-    """(H, W) relative illumination."""
-    height, width = result.geometry.size
-    fit = result.fit
-    y, x = np.mgrid[0:height, 0:width]
-    r2 = ((x - fit.value('cx')) ** 2 + (y - fit.value('cy')) ** 2) * (
-        4 / (height ** 2 + width ** 2))
-    a2, a4, a6 = judge.polynomial(result)
-    return (1 + r2 * (a2 + r2 * (a4 + r2 * a6))).clip(0)
+    """(H, W) relative illumination, as far as it was seen."""
+    return judge.illumination(result, *judge.vignetting(result))
 
 
 def _response_fields(result: Result) -> dict:
@@ -204,12 +199,13 @@ def _scale_light(result: Result, sensor: Sensor, settings: Settings) -> Sensor:
 
 def _rounded(value):
     """
-    Round every float to ten digits: the next ones depend on where the arrays lay in memory.
+    Round every float to eight digits: from the twelfth on they depend on where arrays lay in
+    memory, and the fewer are kept, the seldomer one of those decides how the last is rounded.
 
     Vectorised sums begin where an array is aligned, so that two runs differ in the last bits.
     """
     if isinstance(value, float):
-        return float(f'{value:.10g}')
+        return float(f'{value:.8g}')
     if isinstance(value, dict):
         return {k: _rounded(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -10,7 +10,7 @@ the focal length by 0.1 %.
 Conventions that fix what no bag can tell:
 the white paint has the given reflectance, so that a frame's gain is in units of it;
 the response maps signal 1 to DN 1, so that exposure cannot hide in it;
-all light fall-off is in the polynomial, none in the natural cos^4 term;
+all light fall-off is in the polynomial, unless frames ask for the natural cos^4 below it;
 the pixel pitch is given, and the focal length in metres follows from fx.
 """
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from diffphyscam_ros.calibrate import shape
 from diffphyscam_ros.calibrate.board import intersect
 from diffphyscam_ros.calibrate.target import Target
-from diffphyscam_ros.calibrate.whiteness import prepare, Print, whiteness
+from diffphyscam_ros.calibrate.whiteness import prepare, Print, whiteness_and_slopes
 from diffphyscam_ros.optics.circle import signed_circle
 from diffphyscam_ros.optics.distortion import COEFFICIENTS
 from diffphyscam_ros.optics.pixel_map import pixel_map
@@ -91,6 +91,8 @@ class Model:
     """Whether the gain is per exposure that the recording says."""
     table: tuple[float, ...] = ()
     """Response of a known camera at evenly spaced signals, instead of exponent and bends."""
+    natural: float = 0.0
+    """Share of the natural fall-off, cos^4 of the ray's angle, that the polynomial stands on."""
     before_distortion: bool = False
     """Whether the circle of confusion is round before distortion, not in the image."""
     held: bool = False
@@ -136,18 +138,14 @@ def windowed(image: np.ndarray, frame: Frame) -> np.ndarray:
     return padded[row + MARGIN:row + MARGIN + height, column + MARGIN:column + MARGIN + width]
 
 
-def window_rays(intrinsics: Tensor, model: str, origin: tuple[int, int], size: tuple[int, int],
-                shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-    """(h, w, 2) normalised undistorted coordinates of a window's pixels, moved by ``shift``."""
+def window_rays(intrinsics: Tensor, model: str, origin: tuple[int, int], size: tuple[int, int]
+                ) -> Tensor:
+    """(h, w, 2) normalised undistorted coordinates of a window's pixels."""
     offset = intrinsics.new_tensor([0.0, 0.0, origin[1], origin[0]])
     lens, coefficients = intrinsics[:4] - offset, intrinsics[4:]
     if torch.is_grad_enabled() and intrinsics.requires_grad:
         return pixel_map(lens.float(), model, coefficients.float(), size, _PINHOLE).nan_to_num()
-    rays = _cached_rays(tuple(lens.tolist()), model, tuple(coefficients.tolist()), size)
-    if any(shift):
-        down, across = torch.gradient(rays, dim=(0, 1))
-        rays = rays + shift[0] * across + shift[1] * down
-    return rays
+    return _cached_rays(tuple(lens.tolist()), model, tuple(coefficients.tolist()), size)
 
 
 @lru_cache(maxsize=8)
@@ -157,36 +155,65 @@ def _cached_rays(lens: tuple, model: str, coefficients: tuple, size: tuple) -> T
                      _PINHOLE).nan_to_num()
 
 
-def irradiance(model: Model, frame: Frame, shared: Tensor, local: Tensor,
-               shift: tuple[float, float] = (0.0, 0.0), *, blur: bool = True) -> Tensor:
-    """Linear signal on the sensor (h, w), before black level and response."""
+@dataclass(frozen=True)
+class Exposed:
+    """A frame's window on the sensor and what it came from; every map is (h, w)."""
+
+    X: Tensor
+    """Place on the board [m]."""
+    Y: Tensor
+    depth: Tensor
+    """[m] along the optical axis."""
+    slopes: Tensor
+    """(4, h, w) of the share of white in X, Y, residual blur and circle of confusion."""
+    gloss: Tensor
+    """Reflectance of paint of any colour."""
+    light: Tensor
+    """Gain times illumination."""
+    fall: Tensor
+    """Relative illumination through the lens."""
+    signal: Tensor
+    """Linear signal, before black level and response."""
+
+
+def expose(model: Model, frame: Frame, shared: Tensor, local: Tensor, *,
+           blur: bool = True) -> Exposed:
+    """Put the board on the sensor."""
     p = model.split(shared)
     size = tuple(frame.dn.shape)
     count = 4 + len(COEFFICIENTS[model.distortion])
-    rays = window_rays(shared[:count], model.distortion, frame.origin, size, shift)
+    rays = window_rays(shared[:count], model.distortion, frame.origin, size)
     X, Y, depth = intersect(rays, local[:6], frame.board, frame.extent, local[FLEX_AT:])
-    circle = (_circle(p, (p['fx'] * model.pixel_pitch).detach(), depth)
+    circle = (circle_of_confusion(model, p, depth)
               if blur and float(p['defocus'].detach()) > 0 else None)
     place = rays * shared[:2].to(rays) if circle is not None and model.before_distortion else None
-    paint = p['black_reflectance'] + (model.white - p['black_reflectance']) * whiteness(
-        X, Y, p['residual_blur'] if blur else shared.new_tensor(0.02), frame.pattern, circle,
-        place)
-    radiance = (paint + gloss(X, Y, local, frame.extent)) * illumination(X, Y, local,
-                                                                         frame.extent)
+    sigma = p['residual_blur'] if blur else shared.new_tensor(0.02)
+    white, slopes = whiteness_and_slopes(X, Y, sigma, frame.pattern, circle, place)
+    paint = p['black_reflectance'] + (model.white - p['black_reflectance']) * white
+    mirrored, light = gloss(X, Y, local, frame.extent), illumination(X, Y, local, frame.extent)
     share = (size[0] ** 2 + size[1] ** 2) / (frame.size[0] ** 2 + frame.size[1] ** 2)
     polynomial = torch.stack([p['a2'] * share, p['a4'] * share ** 2, p['a6'] * share ** 3])
     centre = shared[:4] - shared.new_tensor([0, 0, frame.origin[1], frame.origin[0]])
-    light = fall_off(rays, rays.new_tensor([1., 1., 0., 0.]), centre.to(rays),
-                     rays.new_zeros(()), polynomial.to(rays))
-    return vignette(radiance[..., None].float(), light)[..., 0]
+    fall = fall_off(rays, rays.new_tensor([1., 1., 0., 0.]), centre.to(rays),
+                    rays.new_tensor(model.natural), polynomial.to(rays))
+    radiance = (paint + mirrored) * light
+    return Exposed(X, Y, depth, slopes, mirrored, light, fall,
+                   vignette(radiance[..., None].float(), fall)[..., 0])
 
 
-def _circle(p: dict[str, Tensor], focal: Tensor, depth: Tensor) -> Tensor:
+def irradiance(model: Model, frame: Frame, shared: Tensor, local: Tensor, *,
+               blur: bool = True) -> Tensor:
+    """Linear signal on the sensor (h, w), before black level and response."""
+    return expose(model, frame, shared, local, blur=blur).signal
+
+
+def circle_of_confusion(model: Model, p: dict[str, Tensor], depth: Tensor) -> Tensor:
     """
     Signed circle of confusion [px] at each depth; poses learn nothing from it.
 
     Edges tell a pose a hundred times better than their width does, and no lens blurs by the book.
     """
+    focal = (p['fx'] * model.pixel_pitch).detach()
     inverse = p['inverse_focus'].clamp_min(1e-3)
     depth = depth.detach().nan_to_num(1000.0).clamp(0.01, 1000.0)
     return signed_circle(depth, p['defocus'] * inverse, focal + 1 / inverse)

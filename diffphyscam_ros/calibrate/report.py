@@ -137,7 +137,8 @@ def _vignetting(figure: Figure, result: Result) -> str:
     figure.colorbar(shown, ax=axes)
     corner, sigma = judge.vignetting_at_corner(result)
     axes.set(title='vignetting')
-    if not any(judge.polynomial(result)):
+    natural, terms = judge.vignetting(result)
+    if not natural and not any(terms):
         return ('Not observable, so none is in the camera: the board did not reach the corners '
                 'under even light.')
     return f'Relative illumination; {corner:.3f} +- {sigma:.3f} at the corner.'
@@ -193,11 +194,12 @@ def _blur(figure: Figure, result: Result) -> str | None:
 
 def _comparison(figure: Figure, result: Result) -> str | None:
     frames = result.held_out or result.frames[:2]
-    locals_ = result.held_locals or list(result.fit.locals[:2])
+    camera = result.judged or result.fit
+    locals_ = result.held_locals or list(camera.locals[:2])
     frames, locals_ = frames[:4], locals_[:4]
     axes = figure.subplots(len(frames), 3, squeeze=False)
     for row, frame, local in zip(axes, frames, locals_, strict=True):
-        image = joint.rendered(result.fit.model, frame, result.fit.shared, local)
+        image = joint.rendered(camera.model, frame, camera.shared, local)
         measured, mask = frame.dn.numpy(), frame.mask.numpy()
         difference = np.where(mask > 0, measured - image, 0)
         score = joint.psnr(image, measured, mask)

@@ -1,7 +1,7 @@
 """The calibration of a recording from end to end: survey, geometry, pixels, noise, judgement."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import time
 
 import numpy as np
@@ -27,6 +27,7 @@ from diffphyscam_ros.calibrate.target import parse_target, Target
 from diffphyscam_ros.calibrate.views import Sighting, Survey
 from diffphyscam_ros.io.bags import Recording
 from diffphyscam_ros.optics.distortion import COEFFICIENTS
+from diffphyscam_ros.threads import one_blas_thread
 
 
 @dataclass
@@ -44,6 +45,8 @@ class Result:
     frames: list[Frame] = field(default_factory=list)
     held_out: list[Frame] = field(default_factory=list)
     held_locals: list[np.ndarray] = field(default_factory=list)
+    judged: Fit | None = None
+    """The camera that held-out frames judged; ``fit`` has learned from them since."""
     blurs: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
     """(F, 3) distance [m], blur as a standard deviation [px], its uncertainty."""
     defocus_seen: bool = False
@@ -66,6 +69,7 @@ def silent(_: str, items: Iterable, __: int) -> Iterator:
     return iter(items)
 
 
+@one_blas_thread()
 def calibrate(recording: Recording, options: Options, *, progress: Progress = silent) -> Result:
     """
     Calibrate a camera from a recording.
@@ -137,6 +141,17 @@ def _fit_pixels(recording: Recording, topic: str, result: Result, chosen: list[S
     _measure_noise(result)
     _channel_gains(result, colours)
     held_out.judge(result, poses, progress)
+    _learn_from_all(result)
+
+
+def _learn_from_all(result: Result) -> None:
+    """Fit once more with the held-out frames, which have said what the camera is worth."""
+    result.judged = before = result.fit
+    if not result.held_out:
+        return
+    fitted = joint.fit(before.model, result.frames + result.held_out, before.shared,
+                       np.stack([*before.locals, *result.held_locals]), iterations=4)
+    result.fit = replace(fitted, locals=fitted.locals[:len(result.frames)])
 
 
 def _measure_noise(result: Result) -> None:

@@ -3,8 +3,9 @@ How the pixels of a frame answer to every parameter.
 
 The gradient is exact, by back-propagation through the camera's own stages. The curvature, which
 only steers the steps and gives the standard deviations, takes the image's response to each
-parameter: geometry moves the rendered image (its slope times the motion of the projected board),
-blur is differenced, and smooth factors (gain, illumination, vignetting) commute with blur.
+parameter: geometry moves the image (its slope times the motion of the projected board), blur
+widens edges by the closed form's own derivative, and smooth factors (gain, illumination,
+vignetting) commute with blur.
 """
 
 from collections.abc import Sequence
@@ -12,14 +13,23 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from diffphyscam_ros.calibrate import geometric, photometric, shape
 from diffphyscam_ros.calibrate.board import intersect
-from diffphyscam_ros.calibrate.photometric import BLUR, FLEX_AT, Frame, LOCAL, Model, OPTICS
+from diffphyscam_ros.calibrate.photometric import (
+    BENDS,
+    Exposed,
+    FLEX_AT,
+    Frame,
+    LOCAL,
+    Model,
+    OPTICS,
+)
 from diffphyscam_ros.optics.distortion import COEFFICIENTS
 
-#: [px] by which the image is moved to take its slope
-STEP = 0.05
+#: step of what is differenced: signal, exponent, bends, and the circle in its parameters
+STEP = 1e-3
 
 
 def sensitivities(model: Model, frame: Frame, shared: np.ndarray, local: np.ndarray,
@@ -33,8 +43,8 @@ def sensitivities(model: Model, frame: Frame, shared: np.ndarray, local: np.ndar
     """
     s = torch.from_numpy(shared).requires_grad_(bool(free))
     v = torch.from_numpy(local).requires_grad_()
-    signal = photometric.irradiance(model, frame, s, v)
-    image = photometric.respond(model, signal, s)
+    seen = photometric.expose(model, frame, s, v)
+    image = photometric.respond(model, seen.signal, s)
     mask = (frame.mask > 0) & torch.isfinite(image.detach())
     r = torch.where(mask, frame.dn - image, torch.zeros_like(image))
     w = 1 / (r.detach().abs() / outlier).clamp_min(1)
@@ -42,91 +52,84 @@ def sensitivities(model: Model, frame: Frame, shared: np.ndarray, local: np.ndar
     down_shared = (-s.grad.numpy()[free] if free else np.zeros(0))
     down_local = -v.grad.numpy()[own]
 
-    inside = mask.numpy().ravel()
     with torch.no_grad():
-        base, signal = image.detach(), signal.detach()
-        st, lt = torch.from_numpy(shared), torch.from_numpy(local)
+        answers = _answers(model, frame, shared, local, seen, image)
+        answers |= _moved(model, frame, shared, local, seen, answers)
+    inside = mask.numpy().ravel()
 
-        def seen(shift):
-            return photometric.respond(model, photometric.irradiance(model, frame, st, lt, shift),
-                                       st)
-
-        def flat(values):
-            return values.reshape(-1).numpy()[inside].astype(np.float64)
-        slope = (photometric.respond(model, signal * 1.001 + 1e-5, st) - base) / (
-            signal * 0.001 + 1e-5)
-        geometry = [model.names[i] for i in free if i < 4 + len(COEFFICIENTS[model.distortion])]
-        columns_shared, columns_local = {}, {}
-        poses = [LOCAL[i] for i in own if i < 6 or LOCAL[i] in shape.FLEX]
-        if geometry or poses:
-            du, dv = ((seen(shift) - seen((-shift[0], -shift[1]))) / (2 * STEP)
-                      for shift in ((STEP, 0.0), (0.0, STEP)))
-            motion_pose, motion_lens = _motion(model, frame, shared, local)
-            fu, fv = flat(du), flat(dv)
-            poses_all = (*LOCAL[:6], *shape.FLEX)
-            for name in poses:
-                m = motion_pose[poses_all.index(name)]
-                columns_local[name] = -(fu * m[0].ravel()[inside] + fv * m[1].ravel()[inside])
-            for name in geometry:
-                m = motion_lens[model.names.index(name)]
-                columns_shared[name] = -(fu * m[0].ravel()[inside] + fv * m[1].ravel()[inside])
-        for name in model.free:
-            if name in BLUR and not model.held:
-                moved = shared.copy()
-                delta = {'residual_blur': 0.02, 'defocus': max(0.02, 0.02 * shared[
-                    model.names.index('defocus')]), 'inverse_focus': 0.02}[name]
-                moved[model.names.index(name)] += delta
-                moved = torch.from_numpy(moved)
-                changed = photometric.respond(model, photometric.irradiance(
-                    model, frame, moved, lt), moved)
-                columns_shared[name] = flat((changed - base) / delta)
-        _smooth_columns(model, frame, shared, local, signal, slope, base, flat, columns_shared,
-                        columns_local)
-    S = np.stack([columns_shared[model.names[i]] for i in free], 1) if free else np.zeros(
-        (int(inside.sum()), 0))
-    L = np.stack([columns_local[LOCAL[i]] for i in own], 1)
-    return S, L, w.numpy().ravel()[inside].astype(np.float64), down_shared, down_local
+    def columns(names: Sequence[str]) -> np.ndarray:
+        out = np.empty((int(inside.sum()), len(names)))
+        for i, name in enumerate(names):
+            out[:, i] = answers[name].reshape(-1).numpy()[inside]
+        return out
+    return (columns([model.names[i] for i in free]), columns([LOCAL[i] for i in own]),
+            w.numpy().ravel()[inside].astype(np.float64), down_shared, down_local)
 
 
-def _smooth_columns(model, frame, shared, local, signal, slope, base, flat, columns_shared,
-                    columns_local):
-    """Add the columns of gain, illumination, vignetting, paint and response."""
-    st = torch.from_numpy(shared)
-    p = model.split(st)
-    size = tuple(frame.dn.shape)
-    count = 4 + len(COEFFICIENTS[model.distortion])
-    rays = photometric.window_rays(st[:count], model.distortion, frame.origin, size)
-    X, Y, _ = intersect(rays, torch.from_numpy(local[:6]), frame.board, frame.extent,
-                        torch.from_numpy(local[FLEX_AT:]))
-    x, y = 2 * X / frame.extent[0] - 1, 2 * Y / frame.extent[1] - 1
-    light = photometric.illumination(X, Y, torch.from_numpy(local), frame.extent)
-    form = light / float(np.exp(local[6]))
-    lit = slope * signal
-    columns_local['log_gain'] = flat(lit)
-    for name, basis in (('slope_x', x), ('slope_y', y), ('curve_xx', x * x),
-                        ('curve_xy', x * y), ('curve_yy', y * y)):
-        columns_local[name] = flat(lit * basis / form)
-    rows = torch.arange(size[0])[:, None] + frame.origin[0] - float(p['cy'])
-    columns = torch.arange(size[1]) + frame.origin[1] - float(p['cx'])
-    r2 = (rows ** 2 + columns ** 2) * (4 / (frame.size[0] ** 2 + frame.size[1] ** 2))
-    fall = (1 + r2 * (p['a2'] + r2 * (p['a4'] + r2 * p['a6']))).clamp_min(0.02)
+def _answers(model: Model, frame: Frame, shared: np.ndarray, local: np.ndarray, seen: Exposed,
+             image: Tensor) -> dict[str, Tensor]:
+    """(h, w) [DN per unit] for blur, gain, illumination, vignetting, paint and response."""
+    vector = torch.from_numpy(shared)
+    p = model.split(vector)
+    x, y = 2 * seen.X / frame.extent[0] - 1, 2 * seen.Y / frame.extent[1] - 1
+    slope = (photometric.respond(model, seen.signal * (1 + STEP) + 1e-2 * STEP, vector)
+             - image) / (seen.signal * STEP + 1e-2 * STEP)
+    lit = slope * seen.signal
+    form = lit * (float(np.exp(local[LOCAL.index('log_gain')])) / seen.light)
+    r2 = _radius_squared(frame, float(p['cx']), float(p['cy']))
+    mechanical = (1 + r2 * (p['a2'] + r2 * (p['a4'] + r2 * p['a6']))).clamp_min(0.02)
+    fall = seen.fall.clamp_min(0.02)
+    paint = slope * seen.light * fall
+    contrast = model.white - float(p['black_reflectance'])
+    white = (seen.signal / (seen.light * fall) - seen.gloss - p['black_reflectance']) / contrast
+    out = {
+        'log_gain': lit, 'slope_x': form * x, 'slope_y': form * y, 'curve_xx': form * x * x,
+        'curve_xy': form * x * y, 'curve_yy': form * y * y,
+        'gloss': paint, 'gloss_x': paint * x, 'gloss_y': paint * y,
+        'black_reflectance': paint * (1 - white), 'black_level': slope,
+        'residual_blur': contrast * paint * seen.slopes[2]}
     for power, name in enumerate(OPTICS, 1):
-        columns_shared[name] = flat(lit * r2 ** power / fall)
-    dark = float(p['black_reflectance'])
-    mirrored = photometric.gloss(X, Y, torch.from_numpy(local), frame.extent)
-    white = (signal / (light * fall) - mirrored - dark) / (model.white - dark)
-    columns_shared['black_reflectance'] = flat(slope * light * fall * (1 - white))
-    for name, basis in (('gloss', 1), ('gloss_x', x), ('gloss_y', y)):
-        columns_local[name] = flat(slope * light * fall * basis)
-    columns_shared['black_level'] = flat(slope)
-    for name in model.free:
-        if name in ('log_exponent', 'bend1', 'bend2', 'bend3'):
-            moved = st.clone()
-            moved[model.names.index(name)] += 1e-3
-            columns_shared[name] = flat((photometric.respond(model, signal, moved) - base) / 1e-3)
+        out[name] = lit * r2 ** power / mechanical
+    for name in {'defocus', 'inverse_focus'} & set(model.free):
+        wider = photometric.circle_of_confusion(model, p | {name: p[name] + STEP}, seen.depth)
+        circle = photometric.circle_of_confusion(model, p, seen.depth)
+        out[name] = contrast * paint * seen.slopes[3] * ((wider - circle) / STEP)
+    for name in {'log_exponent', *BENDS} & set(model.free):
+        moved = vector.clone()
+        moved[model.names.index(name)] += STEP
+        out[name] = (photometric.respond(model, seen.signal, moved) - image) / STEP
+    return out
 
 
-def _motion(model, frame, shared, local):
+def _radius_squared(frame: Frame, cx: float, cy: float) -> Tensor:
+    """(h, w) squared distance from the principal point, 1 at half the image's diagonal."""
+    rows = torch.arange(frame.dn.shape[0])[:, None] + frame.origin[0] - cy
+    columns = torch.arange(frame.dn.shape[1]) + frame.origin[1] - cx
+    return (rows ** 2 + columns ** 2) * (4 / (frame.size[0] ** 2 + frame.size[1] ** 2))
+
+
+def _moved(model: Model, frame: Frame, shared: np.ndarray, local: np.ndarray, seen: Exposed,
+           answers: dict[str, Tensor]) -> dict[str, Tensor]:
+    """(h, w) [DN per unit] for the pose, the flex and the lens: they move the board's image."""
+    contrast = model.white - shared[model.names.index('black_reflectance')]
+    paint = answers['gloss']
+    fu, fv = (paint * (contrast * (seen.slopes[0] * X + seen.slopes[1] * Y) + gloss)
+              + answers['log_gain'] / seen.light * light
+              for X, Y, gloss, light in ((_slope(m, axis) for m in (
+                  seen.X, seen.Y, seen.gloss, seen.light)) for axis in (1, 0)))
+    pose, lens = _motion(model, frame, shared, local)
+    return {name: -(fu * torch.from_numpy(u) + fv * torch.from_numpy(v))
+            for names, motion in (((*LOCAL[:6], *shape.FLEX), pose), (model.names, lens))
+            for name, (u, v) in zip(names, motion, strict=False)}
+
+
+def _slope(values: Tensor, axis: int) -> Tensor:
+    """Per pixel along an axis."""
+    return torch.gradient(values, dim=axis)[0]
+
+
+def _motion(model: Model, frame: Frame, shared: np.ndarray, local: np.ndarray
+            ) -> tuple[np.ndarray, np.ndarray]:
     """[px per unit] (6 + flex, 2, h, w) and (4 + n, 2, h, w): how the board's image moves."""
     count = 4 + len(COEFFICIENTS[model.distortion])
     height, width = frame.dn.shape

@@ -8,7 +8,7 @@ import torch
 
 from diffphyscam_ros.calibrate import beliefs, blur, geometric, joint, lens_choice, photometric
 from diffphyscam_ros.calibrate.joint import Fit
-from diffphyscam_ros.calibrate.photometric import BENDS, Frame, LOCAL, Model
+from diffphyscam_ros.calibrate.photometric import BENDS, Frame, LOCAL, Model, OPTICS
 from diffphyscam_ros.sensor.response import curve
 
 RESPONSE = ('black_reflectance', 'log_exponent')
@@ -50,11 +50,13 @@ def fit_all(result, poses: np.ndarray, keep: Callable[[Fit], None]) -> None:
         model = replace(model, free=(*model.free, 'defocus', 'inverse_focus'))
         model, shared = _circles(model, frames, shared, fitted)
     fitted = joint.fit(model, frames, shared, fitted.locals, iterations=10, step_done=keep)
-    fitted = _freer_lens(result, fitted, keep)
-    fitted = _standard_curve(result, fitted)
-    fitted = _possible_black(result, fitted, keep)
-    if not fitted.model.table:
-        fitted = _bent_curve(result, fitted, keep)
+    power = _freer_lens(result, fitted, keep)
+    straight = _possible_black(result, _standard_curve(result, power), keep)
+    if straight.model.table:
+        power = _possible_black(result, power, keep)
+    else:
+        power = straight
+    fitted = _natural_light(result, _bent_curve(result, power, straight, keep))
     keep(fitted)
     if result.defocus_seen:
         result.blurs = blur.measure(fitted, frames)
@@ -91,14 +93,29 @@ def _standard_curve(result, fitted: Fit) -> Fit:
     return trial if trial.cost < fitted.cost else fitted
 
 
-def _bent_curve(result, fitted: Fit, keep: Callable[[Fit], None]) -> Fit:
-    """Bend the curve away from a power, where that is a plain gain."""
-    curved = replace(fitted.model, free=(*fitted.model.free, *BENDS))
-    trial = joint.fit(curved, result.frames, fitted.shared, fitted.locals, iterations=4,
+def _natural_light(result, fitted: Fit) -> Fit:
+    """
+    Let the polynomial stand on cos^4 where that explains the frames better than it does alone.
+
+    Both have as many numbers. A lens that has nothing else needs none of them, and where no board
+    was seen its light follows from its geometry instead of a polynomial's extrapolation.
+    """
+    model = replace(fitted.model, natural=1.0)
+    shared = fitted.shared.copy()
+    shared[[model.names.index(n) for n in OPTICS]] = 0.0
+    trial = joint.fit(model, result.frames, shared, fitted.locals, iterations=8,
                       scale=fitted.scale, correlation=fitted.correlation)
+    return trial if trial.cost < fitted.cost else fitted
+
+
+def _bent_curve(result, power: Fit, straight: Fit, keep: Callable[[Fit], None]) -> Fit:
+    """Bend the curve away from a power, where that is a plain gain over the best without bends."""
+    curved = replace(power.model, free=(*power.model.free, *BENDS))
+    trial = joint.fit(curved, result.frames, power.shared, power.locals, iterations=4,
+                      scale=straight.scale, correlation=straight.correlation)
     # Bends and exponent trade against vignetting: only a plain gain is worth that.
-    if trial.cost >= 0.97 * fitted.cost - 30:
-        return fitted
+    if trial.cost >= 0.97 * straight.cost - 30:
+        return straight
     return joint.fit(curved, result.frames, trial.shared, trial.locals, iterations=3,
                      step_done=keep)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import math
 
 import numpy as np
+from scipy.special import ndtr
 import torch
 from torch import Tensor
 
@@ -19,6 +20,8 @@ from diffphyscam_ros.kernels import inline, kernel, numba
 
 #: [px] a narrower circle is taken for a Gaussian of its second moment
 NARROW = 0.5
+#: standard deviations beyond which a Gaussian is nothing; entries of its table for each
+_REACH, _PER_SIGMA = 8.0, 64.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,17 @@ def whiteness(X: Tensor, Y: Tensor, blur: Tensor, pattern: Print,
     :param place: (h, w, 2) coordinates [px] in which that circle is round, those of an image
         without distortion; without them it is round in the image itself.
     """
+    return whiteness_and_slopes(X, Y, blur, pattern, circle, place)[0]
+
+
+def whiteness_and_slopes(X: Tensor, Y: Tensor, blur: Tensor, pattern: Print,
+                         circle: Tensor | None = None, place: Tensor | None = None
+                         ) -> tuple[Tensor, Tensor]:
+    """
+    As :func:`whiteness`, and its derivatives (4, h, w), which carry no gradient themselves.
+
+    They are those in X and Y [1/m], in the residual blur and in the circle [1/px].
+    """
     circle = torch.zeros_like(X) if circle is None else circle
     if place is None:
         place = torch.stack(torch.meshgrid(torch.arange(X.shape[1]), torch.arange(X.shape[0]),
@@ -70,16 +84,17 @@ class _Whiteness(torch.autograd.Function):
         x, y, c, p = (v.detach().double().contiguous().numpy() for v in (X, Y, circle, place))
         out = np.empty((5, *x.shape), np.float32)
         _whiteness(x, y, c, p, max(blur.item(), 0.02), pattern.x_lines, pattern.y_lines,
-                   pattern.white, out)
-        value, ctx.dx, ctx.dy, ctx.db, ctx.dc = torch.from_numpy(out)
-        ctx.blur, ctx.dtype = blur, circle.dtype
-        return value.to(X.dtype)
+                   pattern.white, _TABLE, out)
+        maps = torch.from_numpy(out)
+        ctx.slopes, ctx.blur, ctx.dtype = maps[1:], blur, circle.dtype
+        ctx.mark_non_differentiable(ctx.slopes)
+        return maps[0].to(X.dtype), ctx.slopes
 
     @staticmethod
-    def backward(ctx, grad):
-        return (grad * ctx.dx.to(grad), grad * ctx.dy.to(grad),
-                (grad * ctx.db.to(grad)).sum().to(ctx.blur),
-                (grad * ctx.dc.to(grad)).to(ctx.dtype), None, None)
+    def backward(ctx, grad, _):
+        x, y, b, c = ctx.slopes.to(grad)
+        return (grad * x, grad * y, (grad * b).sum().to(ctx.blur), (grad * c).to(ctx.dtype),
+                None, None)
 
 
 @inline
@@ -95,18 +110,38 @@ def _cell(lines, value):
     return low
 
 
-@inline
-def _density(u):
-    return 0.3989422804014327 * math.exp(-0.5 * u * u)
+def _gaussian_table() -> np.ndarray:
+    """(n, 2) density and distribution of the normal law, from -_REACH to _REACH."""
+    u = np.arange(-_REACH * _PER_SIGMA, _REACH * _PER_SIGMA + 1) / _PER_SIGMA
+    return np.stack([np.exp(-0.5 * u * u) / np.sqrt(2 * np.pi), ndtr(u)], -1)
+
+
+_TABLE = _gaussian_table()
 
 
 @inline
-def _share(u):
-    return 0.5 + 0.5 * math.erf(u * 0.7071067811865476)
+def _gaussian(u, table):
+    """
+    Density and distribution of the normal law at u, within 1e-10.
+
+    Taylor's series from the nearest entry; the derivatives are the density times Hermite's
+    polynomials. An exponential and an error function would take ten times as long, and are most
+    of what a board of many small cells costs.
+    """
+    if not u < _REACH:
+        return 0.0, 1.0
+    if u < -_REACH:
+        return 0.0, 0.0
+    place = int((u + _REACH) * _PER_SIGMA + 0.5)
+    near = place / _PER_SIGMA - _REACH
+    d, h2 = u - near, near * near - 1.0
+    density = table[place, 0]
+    return (density * (1.0 - d * (near - d * (0.5 * h2 - d * near * (h2 - 2.0) / 6.0))),
+            table[place, 1] + density * d * (1.0 - d * (0.5 * near - d * h2 / 6.0)))
 
 
 @inline
-def _edge(z, width, sigma):
+def _edge(z, width, sigma, table):
     """
     Share of a box convolved with a Gaussian below z, its slope, and both's derivatives in sigma.
 
@@ -117,22 +152,21 @@ def _edge(z, width, sigma):
         return 1.0, 0.0, 0.0, 0.0
     if a < -6.0:
         return 0.0, 0.0, 0.0, 0.0
-    pa, pb, ca, cb = _density(a), _density(b), _share(a), _share(b)
+    (pa, ca), (pb, cb) = _gaussian(a, table), _gaussian(b, table)
     return (sigma * (a * ca + pa - b * cb - pb) / width, (ca - cb) / width, (pa - pb) / width,
             (b * pb - a * pa) / (sigma * width))
 
 
 @inline
-def _integrals(z, sigma):
+def _integrals(z, sigma, table):
     """Density of a Gaussian at z over sigma, its distribution, integral and second integral."""
-    u = z / sigma
-    density, share = _density(u), _share(u)
+    density, share = _gaussian(z / sigma, table)
     return (density / sigma, share, z * share + sigma * density,
             0.5 * ((z * z + sigma * sigma) * share + z * sigma * density))
 
 
 @inline
-def _chord_edge(z, half, width, sigma):
+def _chord_edge(z, half, width, sigma, table):
     """
     As ``_edge``, of a box of half width ``half`` convolved with another and a Gaussian.
 
@@ -144,10 +178,10 @@ def _chord_edge(z, half, width, sigma):
     if z < -far - 6.0 * sigma:
         return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     near = half - 0.5 * width
-    d1, s1, f1, g1 = _integrals(z + far, sigma)
-    d2, s2, f2, g2 = _integrals(z + near, sigma)
-    d3, s3, f3, g3 = _integrals(z - near, sigma)
-    d4, s4, f4, g4 = _integrals(z - far, sigma)
+    d1, s1, f1, g1 = _integrals(z + far, sigma, table)
+    d2, s2, f2, g2 = _integrals(z + near, sigma, table)
+    d3, s3, f3, g3 = _integrals(z - near, sigma, table)
+    d4, s4, f4, g4 = _integrals(z - far, sigma, table)
     scale = 1.0 / (2.0 * half * width)
     value, slope = scale * (g1 - g2 - g3 + g4), scale * (f1 - f2 - f3 + f4)
     return (value, slope, sigma * scale * (s1 - s2 - s3 + s4), sigma * scale * (d1 - d2 - d3 + d4),
@@ -155,7 +189,7 @@ def _chord_edge(z, half, width, sigma):
 
 
 @kernel
-def _whiteness(X, Y, circle, place, blur, x_lines, y_lines, white, out):
+def _whiteness(X, Y, circle, place, blur, x_lines, y_lines, white, table, out):
     height, width = X.shape
     for r in numba.prange(height):
         up, down = max(r - 1, 0), min(r + 1, height - 1)
@@ -212,9 +246,10 @@ def _whiteness(X, Y, circle, place, blur, x_lines, y_lines, white, out):
                 for i in range(i0, i1):
                     z = x_lines[i + 1] - x
                     if size < NARROW:
-                        edges[0, i], edges[1, i], edges[2, i], edges[3, i] = _edge(z, wx, sx)
+                        edges[0, i], edges[1, i], edges[2, i], edges[3, i] = _edge(
+                            z, wx, sx, table)
                     else:
-                        nx, lx, cx, qx, hx, kx = _chord_edge(z, size * half, wx, sx)
+                        nx, lx, cx, qx, hx, kx = _chord_edge(z, size * half, wx, sx, table)
                         edges[0, i], edges[1, i], edges[2, i], edges[3, i] = nx, lx, cx, qx
                         edges[4, i] = hx * half - lx * move_x
                         edges[5, i] = kx * half - cx / sx * move_x
@@ -225,7 +260,7 @@ def _whiteness(X, Y, circle, place, blur, x_lines, y_lines, white, out):
                     if j == j1:
                         ny0, ny1, ny2, ny3 = 1.0, 0.0, 0.0, 0.0
                     else:
-                        ny0, ny1, ny2, ny3 = _edge(y_lines[j + 1] - y, wy, sy)
+                        ny0, ny1, ny2, ny3 = _edge(y_lines[j + 1] - y, wy, sy, table)
                     my, fy, gy, ty = ny0 - by0, ny1 - by1, ny2 - by2, ny3 - by3
                     by0, by1, by2, by3 = ny0, ny1, ny2, ny3
                     for i in range(i0, i1 + 1):
