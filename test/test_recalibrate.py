@@ -26,7 +26,7 @@ from diffphyscam_ros.recalibrate.options import RecalibrationOptions
 from diffphyscam_ros.recalibrate.outcome import judge, verdict
 from diffphyscam_ros.recalibrate.parameters import at_level, choose, moved
 from diffphyscam_ros.recalibrate.shots import Shot
-from diffphyscam_ros.recalibrate.solve import solve
+from diffphyscam_ros.recalibrate.solve import mode_of, solve
 from diffphyscam_ros.render.renderer import Renderer
 from diffphyscam_ros.render.view import View
 from diffphyscam_ros.scene.world import World
@@ -173,6 +173,20 @@ def test_clocks_that_are_apart_are_named_with_the_right_figure(course):
         solve(job)
 
 
+@pytest.mark.parametrize(('target', 'poses', 'mode'), [
+    ('', straight(0, 3), 'twin'), ('', None, 'twin'),
+    ('chessboard:9x6:0.025', straight(0, 3), 'twin'),
+    # A board that detectors miss in every second frame is the only truth where no poses come.
+    ('chessboard:9x6:0.025', None, 'target')])
+def test_auto_takes_what_can_be_done(target, poses, mode):
+    twin = Twin('course', torch.eye(4)[None], torch.eye(4), (), torch.eye(4))
+    job = Job(RecalibrationOptions(target=target), PhysicalCamera.preset('default'),
+              tuple(picture(i, shape=(48, 64, 3)) for i in range(6)), poses, twin)
+    assert mode_of(job) == mode
+    asked = replace(job, options=replace(job.options, mode='twin'))
+    assert mode_of(asked) == 'twin'
+
+
 def test_a_job_survives_its_folder(tmp_path, course):
     pictures = (picture(1), replace(picture(2), exposure_time=0.01),
                 replace(picture(3), follower=picture(4).image))
@@ -220,20 +234,42 @@ def test_large_pixels_see_the_same_light(course):
     assert torch.allclose(large, flat.expected(radiance, depth)[::2, ::2], atol=1e-5)
 
 
+def ramp(camera: PhysicalCamera) -> tuple[PhysicalCamera, float, np.ndarray]:
+    """Return a linear camera, its gain [1/e-], and the mean picture (H, W, 3) of a ramp."""
+    linear = replace(camera, sensor=replace(camera.sensor, response='linear', black_level=0.0,
+                                            prnu=0.0, bits=12, white_balance=1.0))
+    rows = np.linspace(0.02, 0.9, 400, dtype=np.float32)[:, None].repeat(500, 1)
+    return linear, linear.sensor.response_gain, np.stack([rows] * 3, -1)
+
+
 def test_noise_is_read_off_residuals(course):
     """A ramp with noise of known shot and read part; the fit is unbiased within 3 sigma."""
-    camera = replace(course.camera, sensor=replace(
-        course.camera.sensor, response='linear', black_level=0.0, prnu=0.0, bits=12,
-        white_balance=1.0))
-    gain = camera.sensor.response_gain
-    ramp = np.linspace(0.02, 0.9, 400, dtype=np.float32)[:, None].repeat(500, 1)
-    mean = np.stack([ramp] * 3, -1)
+    camera, gain, mean = ramp(course.camera)
     electrons = mean / gain
     rng = np.random.default_rng(0)
     noisy = mean + gain * rng.normal(size=mean.shape) * np.sqrt(1.5 ** 2 * electrons + 30.0 ** 2)
     fit = residual_noise.measure([noisy.astype(np.float32)], [mean], camera)
     assert fit.shot_noise == pytest.approx(1.5, abs=3 * fit.sigma[0] + 0.01)
     assert fit.read_noise == pytest.approx(30.0, abs=3 * fit.sigma[1] + 1.0)
+
+
+def test_noise_is_not_read_off_what_the_twin_does_not_have(course):
+    """
+    Paper without noise, of a level that the scene has somewhere, over a fifth of each frame.
+
+    Where both agree to within the noise, its pixels would count as noiseless ones of the scene.
+    """
+    camera, gain, mean = ramp(course.camera)
+    rng = np.random.default_rng(0)
+    pictures = []
+    for level in np.linspace(0.1, 0.8, 6):
+        noisy = mean + gain * rng.normal(size=mean.shape) * np.sqrt(4 * mean / gain + 18.0 ** 2)
+        top = int(rng.integers(220))
+        noisy[top:top + 180, 100:322] = level
+        pictures.append(noisy.astype(np.float32))
+    fit = residual_noise.measure(pictures, [mean] * 6, camera)
+    assert fit.shot_noise == pytest.approx(2.0, abs=3 * fit.sigma[0])
+    assert fit.read_noise == pytest.approx(18.0, abs=3 * fit.sigma[1])
 
 
 def test_only_a_sure_gain_counts():

@@ -147,14 +147,14 @@ def numbers(message: str) -> dict[str, float]:
 def small(tmp_path_factory) -> Iterator[Bench]:
     with bench(tmp_path_factory.mktemp('target'), SMALL, boards=12, far=0.5, rate=12.0,
                hold=0.25,
-               frames=8, seconds=3.0, exposure_topic='/real/exposure') as ready:
+               frames=8, seconds=5.0, exposure_topic='/real/exposure') as ready:
         yield ready
 
 
 @pytest.mark.slow
 def test_a_board_before_a_real_camera_calibrates_the_simulated_one(small):
     """
-    Three seconds of a 320x240 camera: a twelfth of the light of the full test (sigma x3.5).
+    Five seconds of a 320x240 camera: a twelfth of the light of the full test (sigma x3.5).
 
     fx within 0.3 %, field within 0.5 px, exponent within 0.02.
     """
@@ -188,7 +188,9 @@ def test_a_board_before_a_real_camera_calibrates_the_simulated_one(small):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('topic', 'words'), [
-    ('black', 'The camera is black'), ('frozen', 'The camera is frozen'),
+    ('black', 'The camera is black'),
+    # Of 1.5 Hz the time asked for holds too few frames to look at: it is given more.
+    ('slow', 'The camera is black'), ('frozen', 'The camera is frozen'),
     ('small', 'The camera delivers 160x120 px, its twin 320x240 px'),
     ('empty', 'The board is in 0 of '), ('dying', '/real/dying fell silent'),
     ('silent', 'No frame came on /real/silent')])

@@ -36,6 +36,9 @@ _SPARE = 2
 _KEPT_CALIBRATIONS = 100
 #: [s] after the last frame: the poses around it may still be under way.
 _LINGER = 1.0
+#: A camera that nobody hears has so long [s] to be found; a slow one has so many times the time
+#: asked for, until the fewest frames came that a fit needs.
+_DISCOVERY, _PATIENCE = 5.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -146,10 +149,17 @@ class Recalibrator:
         died = sources.died()
         if died:
             self._finish(False, f'{died} Nothing changed.')
-        elif sources.passed > seconds + _LINGER:
+        elif sources.passed > _LINGER + self._patience(sources):
             sources.stop()
             self._worker = Worker(partial(_job, sources, self._options, *self._snapshot()[:2]))
             self._sources = None
+
+    def _patience(self, sources: Sources) -> float:
+        """[s] for which frames are gathered."""
+        if not sources.heard:
+            return max(self._options.seconds, _DISCOVERY)
+        few = sources.count < self._options.fewest
+        return self._options.seconds * (_PATIENCE if few else 1.0)
 
     def _conclude(self, worker: Worker) -> None:
         outcome = worker.outcome()

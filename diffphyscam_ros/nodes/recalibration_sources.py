@@ -105,13 +105,21 @@ class Sources:
 
     @property
     def passed(self) -> float:
-        """[s] since the subscription."""
+        """[s] since the first frame; until it comes, since the subscription."""
         return time.monotonic() - self.since
 
     @property
+    def heard(self) -> bool:
+        """Whether the camera has sent anything."""
+        return self._options.image_topic in self._paces
+
+    @property
     def count(self) -> int:
-        """Frames taken."""
-        return len(self._taken)
+        """Frames taken that can be used: where exposure times are asked for, those after one."""
+        if not self._options.exposure_topic:
+            return len(self._taken)
+        told = min((sent for sent, _ in self._exposures), default=0)
+        return sum(0 < told <= picture.sent for picture in self._taken)
 
     @property
     def posed(self) -> bool:
@@ -178,6 +186,8 @@ class Sources:
         pace.last, pace.count = now, pace.count + 1
 
     def _on_image(self, raw: bytes, info: dict[str, int]) -> None:
+        if not self.heard:
+            self.since = time.monotonic()        # finding each other took its own time
         self._heard(self._options.image_topic)
         due = self._due()
         if not due and not self._wants_follower:

@@ -24,10 +24,12 @@ class RecalibrationOptions:
     pose_of: Literal['base', 'optical'] = field('base', doc='what the pose topic tells')
     mode: Literal['auto', 'target', 'twin'] = field(
         'auto', doc='target: a board in view; twin: the scene of the simulator; auto: target '
-                    'where a board is named and seen')
+                    'where a board is named and seen, or no poses come')
     target: str = field('', doc='board, for instance chessboard:9x6:0.025')
     frames: int = field(16, low=6, high=200, doc='frames to fit and to hold out')
-    seconds: float = field(10.0, above=0, high=600, unit='s', doc='how long to gather')
+    seconds: float = field(10.0, above=0, high=600, unit='s',
+                           doc='how long to gather, from the first frame; up to three times as '
+                               'long while too few came')
     timeout: float = field(600.0, above=0, high=3600, unit='s', doc='for the whole call')
     pairing_tolerance: float = field(0.05, above=0, high=10, unit='s',
                                      doc='a frame needs a pose this close to its stamp')

@@ -9,6 +9,7 @@ difference of the residual there is noise alone, with 1 + 1/4 + 1/4 times its va
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 
@@ -24,6 +25,9 @@ SMOOTH = 0.002
 #: Residuals beyond this many medians are not noise but something that the twin does not have;
 #: of noise alone, 1 in 10 000 is lost.
 UNEXPLAINED = 6.0
+#: Their mean over a patch of that many pixels [px] a side is within this many medians: of noise
+#: alone, 4.5 standard deviations.
+PATCH, BIASED = 9, 0.75
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def measure(pictures: Sequence[np.ndarray], predictions: Sequence[np.ndarray],
         differences, values = [], []
         for picture, prediction in zip(pictures, predictions, strict=True):
             p, r = prediction[..., channel], picture[..., channel] - prediction[..., channel]
-            explained = np.abs(r) < UNEXPLAINED * np.median(np.abs(r)) + 1 / levels
+            explained = _explained(r, 1 / levels)
             whole = explained[:, :-2] & explained[:, 1:-1] & explained[:, 2:]
             middle = p[:, 1:-1]
             smooth = whole & (np.abs(_second(p)) < SMOOTH) & (middle > 0.01) & (middle < 0.97)
@@ -128,6 +132,18 @@ def _electrons(means: np.ndarray, camera: PhysicalCamera) -> tuple[np.ndarray, n
     step = 1e-3
     middle = means[:, 0]
     return at(middle), (at(middle + step) - at(middle - step)) / (2 * step)
+
+
+def _explained(residual: np.ndarray, step: float) -> np.ndarray:
+    """
+    Where what is left is noise about what the twin shows, and not something it does not have.
+
+    Pixel by pixel a thing of nearly the twin's colour passes for noise; its mean gives it away.
+    """
+    typical = np.median(np.abs(residual))
+    mean = cv2.blur(residual, (PATCH, PATCH))
+    return (np.abs(residual) < UNEXPLAINED * typical + step) & (
+        np.abs(mean) < BIASED * typical + 0.5 * step)
 
 
 def _second(image: np.ndarray) -> np.ndarray:

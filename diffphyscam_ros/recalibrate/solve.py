@@ -36,11 +36,7 @@ def solve(job: Job, *, progress: Progress = silent) -> Outcome:
     options, camera = job.options, job.camera
     check_shapes(job.pictures, camera.lens.size, camera.sensor.channels, options.fewest)
     check_contents(job.pictures)
-    mode = options.mode
-    if mode == 'auto':
-        seen = bool(options.target) and sees_target(job.pictures, options.target)
-        mode = 'target' if seen else 'twin'
-    if mode == 'target':
+    if mode_of(job) == 'target':
         return recalibrate_on_target(job, progress=progress)
     if job.poses is None or job.twin is None:
         raise InputError('Twin mode needs to know where the camera was; set '
@@ -64,6 +60,20 @@ def solve(job: Job, *, progress: Progress = silent) -> Outcome:
                                    priors=Priors(rotation=options.pose_rotation_sigma,
                                                  translation=options.pose_translation_sigma)),
                        retimed=retimed, progress=progress)
+
+
+def mode_of(job: Job) -> str:
+    """
+    Return the mode that ``auto`` stands for: target or twin.
+
+    Without poses there is no twin mode: a board that is named then counts, however seldom seen.
+    """
+    if job.options.mode != 'auto':
+        return job.options.mode
+    if not job.options.target:
+        return 'twin'
+    can_twin = job.poses is not None and job.twin is not None
+    return 'twin' if can_twin and not sees_target(job.pictures, job.options.target) else 'target'
 
 
 def render_twin(renderer: Renderer, twin: Twin, T_world_base: list[Tensor]) -> Render:
