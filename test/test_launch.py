@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import json
 from pathlib import Path
+import posixpath
 import types
 import xml.etree.ElementTree as ElementTree
 
@@ -96,8 +97,17 @@ def test_nav2_gets_stamped_commands_and_our_points():
         assert config[name]['ros__parameters']['enable_stamped_cmd_vel'] is True
     for name, layer in (('local_costmap', 'voxel_layer'), ('global_costmap', 'obstacle_layer')):
         costmap = config[name][name]['ros__parameters']
-        assert costmap[layer]['camera']['topic'] == 'camera/points'
+        # A costmap runs in a namespace of its own name, where Jazzy looks for relative topics.
+        assert posixpath.join('/', name, costmap[layer]['camera']['topic']) == '/camera/points'
         assert costmap['global_frame'] == 'odom' and costmap['use_sim_time'] is True
+    # The names by which the behaviour trees of Jazzy to Lyrical ask for plugins.
+    for server, asked in (('controller_server', {'controller_plugins': 'FollowPath',
+                                                 'goal_checker_plugins': 'general_goal_checker',
+                                                 'progress_checker_plugins': 'progress_checker'}),
+                          ('planner_server', {'planner_plugins': 'GridBased'})):
+        for kind, plugin in asked.items():
+            offered = config[server]['ros__parameters']
+            assert offered[kind] == [plugin] and offered[plugin]['plugin']
 
 
 def test_nav2_missing_is_said_in_a_sentence():

@@ -22,12 +22,15 @@ from launch import LaunchDescription, LaunchService  # noqa: E402
 from launch.actions import (  # noqa: E402
     EmitEvent,
     IncludeLaunchDescription,
+    OpaqueFunction,
     RegisterEventHandler,
     TimerAction,
 )
 from launch.event_handlers import OnProcessExit, OnProcessIO, OnProcessStart  # noqa: E402
 from launch.events import Shutdown  # noqa: E402
 from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402
+from ros_support import domain, environment, listening  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 
 from diffphyscam_ros.camera import PhysicalCamera  # noqa: E402
 from diffphyscam_ros.encoding import sensor_for  # noqa: E402
@@ -44,7 +47,8 @@ class Run:
         """
         Launch ``name``.
 
-        :param until: asked whenever a process starts or ends; True shuts everything down.
+        :param until: asked every second and whenever a process starts or ends; True shuts
+            everything down.
         :param at_most: [s] after which everything is shut down anyway.
         """
         self.started: list[str] = []
@@ -60,9 +64,14 @@ class Run:
             RegisterEventHandler(OnProcessExit(on_exit=self._on_exit)),
             RegisterEventHandler(OnProcessIO(on_stdout=self._on_output,
                                              on_stderr=self._on_output)),
+            self._in_a_second(),
             TimerAction(period=at_most, actions=[EmitEvent(event=Shutdown(reason='time'))]),
         ]))
         self.status = service.run()
+
+    def _in_a_second(self) -> TimerAction:
+        return TimerAction(period=1.0, actions=[OpaqueFunction(
+            function=lambda _: self._next() or [self._in_a_second()])])
 
     def _on_start(self, event: object, _: object) -> list[EmitEvent]:
         self.started.append(event.process_name)
@@ -90,6 +99,29 @@ def test_the_simulator_is_launched():
     run = Run('sim.launch.py', until=lambda run: False, at_most=15.0, namespace='launched',
               state_publisher='false')
     assert _status(run, 'camera_node') == 0
+
+
+@pytest.mark.slow
+def test_three_cameras_are_launched(monkeypatch):
+    """Every camera of the parameter file shows pictures; the pair has its baseline of 0.12 m."""
+    domain_id = domain()
+    for name, value in environment(domain_id).items():
+        monkeypatch.setenv(name, value)
+    with listening(domain_id) as listener:
+        images, infos = ({name: listener.subscribe(kind, f'/rig/{name}/{topic}')
+                          for name in ('left', 'right', 'rear')}
+                         for kind, topic in ((Image, 'image_raw'), (CameraInfo, 'camera_info')))
+        messages = [*images.values(), *infos.values()]
+
+        def everything_came(_: Run) -> bool:
+            listener.spin(0.3)
+            return all(messages)
+        run = Run('multi_camera.launch.py', until=everything_came, at_most=120.0, namespace='rig')
+    assert _status(run, 'camera_node') == 0, run.output
+    assert all(messages), run.output
+    left, right, rear = (infos[name][-1] for name in ('left', 'right', 'rear'))
+    assert left.p[3] == 0 and right.p[3] == pytest.approx(-0.12 * left.p[0], rel=1e-6)
+    assert rear.width > left.width and images['rear'][-1].width == rear.width
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs rclpy (a ROS 2 install or its wheels)')
 
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import SetParametersAtomically  # noqa: E402
@@ -51,6 +52,41 @@ def inputs(tmp_path_factory):
     return write_inputs(tmp_path_factory.mktemp('robust'))
 
 
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='needs named pipes')
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_node_while_torch_is_loaded(tmp_path, number):
+    """
+    A library that is never whole keeps the system's loader waiting: here, it is a pipe.
+
+    The loader of torch's own takes seconds on a busy machine, and no handler of Python's runs
+    in a thread that waits for it.
+    """
+    library = tmp_path / 'torch' / 'lib' / 'libtorch_cpu.so'
+    library.parent.mkdir(parents=True)
+    (tmp_path / 'torch' / '__init__.py').write_text('raise SystemExit("imported")')
+    os.mkfifo(library)
+    path = os.pathsep.join([str(tmp_path), *sys.path[1:]])
+    node = subprocess.Popen([sys.executable, '-m', 'diffphyscam_ros.nodes.run_camera'],
+                            env={**environment(domain()), 'PYTHONPATH': path})
+    try:
+        pipe = _writing_end(library, node)
+        seconds = stop_node(node, number)
+        os.close(pipe)
+    finally:
+        node.kill()
+    assert node.returncode == 0 and seconds < 2.0
+
+
+def _writing_end(pipe, reader):
+    """Open a named pipe as soon as ``reader`` has."""
+    while True:
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:                     # nobody reads yet
+            assert reader.poll() is None, 'torch was not loaded ahead'
+            time.sleep(0.02)
+
+
 def _subscriber(domain_id, how):
     process = subprocess.Popen([sys.executable, '-c', SUBSCRIBER, how],
                                env=environment(domain_id), stdout=subprocess.PIPE, text=True)
@@ -59,7 +95,13 @@ def _subscriber(domain_id, how):
 
 
 def test_dead_and_sleeping_subscribers_disturb_nobody(inputs):
-    domain_id = domain()
+    """
+    The node goes on delivering, answers, and stops in time.
+
+    Until Fast DDS has given up a killed subscriber it may hold large reliable messages back from
+    everybody (its issue 5469; with all cores busy 25 s to 72 s, once in five kills).
+    """
+    domain_id, given_up = domain(), 180
     node = start_node({**inputs, 'frame_rate': 10.0}, domain_id)
     sleeper = _subscriber(domain_id, 'sleeps')
     reader = _subscriber(domain_id, 'reads')
@@ -68,7 +110,8 @@ def test_dead_and_sleeping_subscribers_disturb_nobody(inputs):
         assert reader.stdout.readline().strip() == 'got'
         reader.kill()
         images = listener.subscribe(Image, 'camera/image_raw')
-        listener.wait(lambda: len(images) >= 5, 120)
+        reports = listener.subscribe(DiagnosticArray, '/diagnostics')
+        listener.wait(lambda: len(images) >= 5, given_up)
         assert node.poll() is None
         # Several clients at once, while the images run.
         answers: list = []
@@ -79,8 +122,13 @@ def test_dead_and_sleeping_subscribers_disturb_nobody(inputs):
         for thread in threads:
             thread.join(120)
         assert len(answers) == 3 * 4 and all(answers)
+        reports.clear()
+        listener.wait(lambda: len(reports) > 3)
+        delivered = [int(v.value) for m in reports for s in m.status for v in s.values
+                     if v.key == 'frames delivered']
+        assert delivered[-1] > delivered[0]
         count = len(images)
-        listener.wait(lambda: len(images) > count + 2)
+        listener.wait(lambda: len(images) > count + 2, given_up)
     finally:
         listener.close()
         for process in (sleeper, reader):

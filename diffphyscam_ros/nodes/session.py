@@ -6,12 +6,10 @@ from contextlib import contextmanager
 import json
 import os
 from pathlib import Path
-import random
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -21,6 +19,7 @@ from rich.progress import Progress
 
 from diffphyscam_ros.drive import Driver, PathFollower, slalom_path
 from diffphyscam_ros.errors import InputError
+from diffphyscam_ros.nodes.beside import process, spin_until, stay_on_this_machine
 from diffphyscam_ros.nodes.camera_node import (
     CameraNode,
     spare_what_is_loaded,
@@ -55,9 +54,7 @@ def run_session(options: argparse.Namespace) -> int:
 @contextmanager
 def _nodes(options: argparse.Namespace) -> Iterator[tuple[CameraNode, DriveNode]]:
     """Start ROS on this machine only, in a domain of its own unless the user chose one."""
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    if 'ROS_DOMAIN_ID' not in os.environ:
-        os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 101))
+    stay_on_this_machine()
     overrides = {'scene': options.scene, 'frame_rate': options.rate, 'seed': options.seed,
                  'mode': 'lock_step' if options.lock_step else 'real_time',
                  'command_wait': 0.5 if options.lock_step else 0.0}
@@ -82,23 +79,13 @@ def _nodes(options: argparse.Namespace) -> Iterator[tuple[CameraNode, DriveNode]
 def _recorder(bag: Path, report: Path, camera: str) -> Iterator[subprocess.Popen]:
     """Start the other process; at the end, let it finish its files."""
     topics = [word for pair in topics_of(camera).items() for word in ('--topic', *pair)]
-    process = subprocess.Popen(
-        [sys.executable, '-m', 'diffphyscam_ros.nodes.recorder', '--bag', str(bag),
-         '--report', str(report), '--wait', '10', *topics],
-        stdout=subprocess.PIPE, text=True, start_new_session=True)   # Ctrl-C is for us alone
-    try:
-        if process.stdout.readline().strip() != 'ready':
+    with process('recorder', '--bag', str(bag), '--report', str(report), '--wait', '10', *topics,
+                 stdout=subprocess.PIPE) as child:
+        if child.stdout.readline().strip() != 'ready':
             raise InputError('the recording process did not start; see its message above.')
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.returncode or not report.exists():
-        raise InputError(f'the recording process ended with status {process.returncode}; '
+        yield child
+    if child.returncode or not report.exists():
+        raise InputError(f'the recording process ended with status {child.returncode}; '
                          'see its message above.')
 
 
@@ -113,10 +100,10 @@ def _run(options: argparse.Namespace, camera: CameraNode, driver: DriveNode,
         raise InputError('another simulator publishes odom in ROS domain '
                          f'{os.environ["ROS_DOMAIN_ID"]}; stop it, or set ROS_DOMAIN_ID to '
                          'another number.')
-    _wait(lambda: publishers.image.get_subscription_count()
-          and publishers.info.get_subscription_count(), executor,
-          'the recording process was not discovered over ROS; '
-          'check ROS_DOMAIN_ID and the network configuration.')
+    spin_until(executor, lambda: publishers.image.get_subscription_count()
+               and publishers.info.get_subscription_count(), 15,
+               'the recording process was not discovered over ROS; '
+               'check ROS_DOMAIN_ID and the network configuration.')
     signals: list[int] = []
     before = {number: signal.signal(number, lambda n, _: signals.append(n))
               for number in (signal.SIGINT, signal.SIGTERM)}
@@ -140,11 +127,3 @@ def _run(options: argparse.Namespace, camera: CameraNode, driver: DriveNode,
     if camera.failure:
         raise camera.failure
     return signals[0] if signals else 0
-
-
-def _wait(condition: object, executor: SingleThreadedExecutor, complaint: str) -> None:
-    end = time.monotonic() + 15
-    while not condition():
-        if time.monotonic() > end:
-            raise InputError(complaint)
-        executor.spin_once(timeout_sec=0.05)
