@@ -251,8 +251,11 @@ class Loop:
 
     def _lock_step(self) -> None:
         while not self._stop.is_set():
-            if self.paused or self.is_idle():
+            if self.paused:
                 self._stop.wait(0.01)
+                continue
+            if self.is_idle():           # to ask ROS who listens costs more than to look at a flag
+                self._stop.wait(_NAP)
                 continue
             for exposure in self._tick():
                 self._commanded.clear()

@@ -1,6 +1,7 @@
 """The loader's promise: every mistake is answered by one sentence that names the key."""
 
 from dataclasses import dataclass
+import gc
 import math
 import os
 
@@ -48,6 +49,21 @@ def test_mistakes_are_named(mapping, words):
     for word in ['camera.yaml', *words]:
         assert word in str(error.value)
     assert '\n' not in str(error.value)
+
+
+def test_reading_leaves_no_cycles_of_garbage():
+    """A node reads its camera anew whenever a parameter changes; cycles wait for the collector."""
+    @dataclass(frozen=True)
+    class Either:
+        value: float | tuple[float, ...] = 1.0
+    config.from_mapping(Either, {'value': [1.0, 2.0]})
+    gc.collect()
+    gc.disable()
+    try:
+        assert config.from_mapping(Either, {'value': [1.0, 2.0]}) == Either((1.0, 2.0))
+        assert not gc.collect()
+    finally:
+        gc.enable()
 
 
 def test_exponent_without_dot_is_a_number(tmp_path):

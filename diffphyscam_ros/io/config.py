@@ -135,13 +135,13 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        errors = []
+        complaint = ''      # not the error itself: it holds this frame, which would hold it
         for option in (a for a in args if a is not type(None)):
             try:
                 return _convert(option, value, place)
             except InputError as error:
-                errors.append(error)
-        raise errors[-1]
+                complaint = str(error)
+        raise InputError(complaint)
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else from_mapping(hint, value, where=place)
     if origin is tuple:
