@@ -1,20 +1,22 @@
 """Subscribers that die or sleep, many clients at once, starting and stopping, the topics page."""
 
+from contextlib import contextmanager
 import gc
 import os
 from pathlib import Path
+import select
 import signal
 import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs rclpy (a ROS 2 install or its wheels)')
 
-from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import SetParametersAtomically  # noqa: E402
@@ -31,6 +33,7 @@ from ros_support import (  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
+from diffphyscam_ros.nodes import shared_memory  # noqa: E402
 from diffphyscam_ros.nodes.camera_node import CameraNode  # noqa: E402
 
 DOCS = Path(__file__).resolve().parents[1] / 'docs'
@@ -89,68 +92,120 @@ def _writing_end(pipe, reader):
 
 def _subscriber(domain_id, how):
     process = subprocess.Popen([sys.executable, '-c', SUBSCRIBER, how],
-                               env=environment(domain_id), stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline().strip() == 'ready'
+                               env=environment(domain_id), stdout=subprocess.PIPE, bufsize=0)
+    _says(process, b'ready')
     return process
+
+
+def _says(process, word):
+    assert select.select([process.stdout], [], [], 60)[0], f'no {word!r} from a subscriber'
+    assert process.stdout.readline().strip() == word
+
+
+@contextmanager
+def _busy_cores():
+    """Keep every core at work, behind everybody else."""
+    workers = [subprocess.Popen([sys.executable, '-c', 'import os\nos.nice(8)\nwhile True: 1'])
+               for _ in range(1 + (os.cpu_count() or 1))]
+    try:
+        yield
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
 
 
 def test_dead_and_sleeping_subscribers_disturb_nobody(inputs):
     """
-    The node goes on delivering, answers, and stops in time.
+    The node goes on delivering, answers several clients at once, and stops in time.
 
-    Until Fast DDS has given up a killed subscriber it may hold large reliable messages back from
-    everybody (its issue 5469; with all cores busy 25 s to 72 s, once in five kills).
+    With the half megabyte of shared memory that Fast DDS has of its own, one kill in three
+    silenced the images for 6 s to minutes; this is the time that they may take here.
     """
-    domain_id, given_up = domain(), 180
+    domain_id, soon = domain(), 5.0
     node = start_node({**inputs, 'frame_rate': 10.0}, domain_id)
     sleeper = _subscriber(domain_id, 'sleeps')
-    reader = _subscriber(domain_id, 'reads')
-    listener = Listener(domain_id)
+    readers = [_subscriber(domain_id, 'reads') for _ in range(3)]
+    listener, clients = Listener(domain_id), [Listener(domain_id) for _ in range(3)]
     try:
-        assert reader.stdout.readline().strip() == 'got'
-        reader.kill()
         images = listener.subscribe(Image, 'camera/image_raw')
-        reports = listener.subscribe(DiagnosticArray, '/diagnostics')
-        listener.wait(lambda: len(images) >= 5, given_up)
+        listener.wait(lambda: len(images) >= 5, 120)
+        for reader in readers:
+            _says(reader, b'got')
+        with _busy_cores():
+            for reader in readers:
+                reader.kill()
+            images.clear()
+            answers: list = []
+            threads = [threading.Thread(target=_bother, args=(client, k, answers))
+                       for k, client in enumerate(clients)]
+            for thread in threads:
+                thread.start()
+            arrived = time.monotonic()
+            while any(thread.is_alive() for thread in threads) or len(images) < 60:
+                seen = len(images)
+                listener.executor.spin_once(timeout_sec=0.05)
+                quiet = time.monotonic() - arrived
+                assert quiet < soon, f'no image for {quiet:.1f} s'
+                if len(images) > seen:
+                    arrived = time.monotonic()
+            assert len(answers) == 3 * 4 and all(answers)
         assert node.poll() is None
-        # Several clients at once, while the images run.
-        answers: list = []
-        threads = [threading.Thread(target=_bother, args=(domain_id, k, answers))
-                   for k in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(120)
-        assert len(answers) == 3 * 4 and all(answers)
-        reports.clear()
-        listener.wait(lambda: len(reports) > 3)
-        delivered = [int(v.value) for m in reports for s in m.status for v in s.values
-                     if v.key == 'frames delivered']
-        assert delivered[-1] > delivered[0]
-        count = len(images)
-        listener.wait(lambda: len(images) > count + 2, given_up)
     finally:
-        listener.close()
-        for process in (sleeper, reader):
+        for participant in (listener, *clients):
+            participant.close()
+        for process in (sleeper, *readers):
             process.kill()
             process.wait()
         seconds = stop_node(node, signal.SIGTERM)
     assert seconds < 2.0 and node.returncode == 0
 
 
-def _bother(domain_id, number, answers):
-    client = Listener(domain_id)
+@pytest.mark.skipif(not shared_memory.FOLDER.is_dir(), reason='needs Linux /dev/shm')
+def test_shared_memory_holds_images_unless_the_user_chose(inputs, tmp_path, monkeypatch):
+    assert _largest_segment(inputs) >= shared_memory.SEGMENT
+    monkeypatch.setenv('FASTDDS_BUILTIN_TRANSPORTS', 'DEFAULT')
+    assert _largest_segment(inputs) < shared_memory.SMALLEST
+    monkeypatch.delenv('FASTDDS_BUILTIN_TRANSPORTS')
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / shared_memory.FILES[0]).touch()
+    assert not shared_memory.segment_size()
+
+
+def _largest_segment(inputs):
+    """[bytes] of shared memory that a node maps at most."""
+    domain_id = domain()
+    node = start_node(inputs, domain_id)
+    listener = Listener(domain_id)
     try:
-        for k in range(2):
-            value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE,
-                                   double_value=100.0 + 10 * number + k)
-            result = client.call(SetParametersAtomically, 'camera/set_parameters_atomically',
-                                 SetParametersAtomically.Request(parameters=[
-                                     Parameter(name='iso', value=value)])).result
-            answers.append(result.successful)
-            answers.append(client.call(Trigger, 'reset', Trigger.Request()).success)
+        listener.call(Trigger, 'reset', Trigger.Request(), 60)
+        maps = Path(f'/proc/{node.pid}/maps').read_text().splitlines()
+        return max(int(end, 16) - int(start, 16) for start, end in (
+            line.split()[0].split('-') for line in maps if '/fastrtps_' in line))
     finally:
-        client.close()
+        listener.close()
+        stop_node(node)
+
+
+@pytest.mark.parametrize(('free', 'size'), [
+    (1 << 30, shared_memory.SEGMENT), (40 << 20, 10 << 20), (15 << 20, 0)])
+def test_a_small_folder_of_shared_memory_is_not_filled(tmp_path, monkeypatch, free, size):
+    for name in shared_memory.CHOICES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr('shutil.disk_usage', lambda _: SimpleNamespace(free=free))
+    assert shared_memory.segment_size(tmp_path) == size
+    assert not shared_memory.segment_size(tmp_path / 'missing')
+
+
+def _bother(client, number, answers):
+    for k in range(2):
+        value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE,
+                               double_value=100.0 + 10 * number + k)
+        result = client.call(SetParametersAtomically, 'camera/set_parameters_atomically',
+                             SetParametersAtomically.Request(parameters=[
+                                 Parameter(name='iso', value=value)])).result
+        answers.append(result.successful)
+        answers.append(client.call(Trigger, 'reset', Trigger.Request()).success)
 
 
 def _cycles(inputs, count):

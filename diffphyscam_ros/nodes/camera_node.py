@@ -31,6 +31,7 @@ from diffphyscam_ros.nodes.publishers import CameraPublishers, VehiclePublishers
 from diffphyscam_ros.nodes.pulse import Pulse
 from diffphyscam_ros.nodes.recalibration import Recalibrator
 from diffphyscam_ros.nodes.services import CalibrationServices
+from diffphyscam_ros.nodes.shared_memory import room_for_images
 from diffphyscam_ros.picture import Capture
 from diffphyscam_ros.recalibrate.job import Twin
 from diffphyscam_ros.recalibrate.options import RecalibrationOptions
@@ -50,7 +51,8 @@ class CameraNode(ParameterNode):
 
         :param arguments: of ``rclpy.node.Node``: context, parameter_overrides, namespace, ...
         """
-        super().__init__('camera', **arguments)
+        with room_for_images():
+            super().__init__('camera', **arguments)
         try:
             self._build()
         except BaseException:
