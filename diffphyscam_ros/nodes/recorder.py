@@ -21,7 +21,7 @@ import time
 
 from diagnostic_msgs.msg import DiagnosticArray
 import rclpy
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
@@ -31,6 +31,7 @@ from rosbags.typesys import get_typestore, Stores
 from diffphyscam_ros.errors import InputError
 from diffphyscam_ros.io.files import write_text
 from diffphyscam_ros.nodes.arrivals import figures
+from diffphyscam_ros.nodes.beside import quick_executor
 from diffphyscam_ros.nodes.conversions import diagnostics_message
 
 IMAGES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
@@ -142,12 +143,12 @@ class Recorder(Node):
                 s.get_publisher_count() for s in self.subscriptions):
             time.sleep(0.02)
 
-    def drain(self) -> None:
+    def drain(self, executor: Executor) -> None:
         """Take what has already arrived."""
         count = -1
         while count != (count := sum(map(len, self.arrivals.values()))):
             for _ in range(20):
-                rclpy.spin_once(self, timeout_sec=0)
+                executor.spin_once(timeout_sec=0)
 
     def report(self) -> dict:
         """Stamps [ns] and arrival times [ns since the epoch] per topic."""
@@ -174,12 +175,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         recorder = Recorder(dict(options.topic) if options.topic
                             else topics_of('camera'), bag)
+        executor = quick_executor()
+        executor.add_node(recorder)
         recorder.wait_for_publishers(options.wait, stopping)
         print('ready', flush=True)
         end = time.monotonic() + options.duration
         while not stopping and time.monotonic() < end:
-            rclpy.spin_once(recorder, timeout_sec=0.05)
-        recorder.drain()
+            executor.spin_once(timeout_sec=0.05)
+        recorder.drain(executor)
         if bag:
             bag.close()
         if options.report:

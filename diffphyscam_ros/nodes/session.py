@@ -12,14 +12,18 @@ import sys
 import tempfile
 
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from rich.progress import Progress
 
 from diffphyscam_ros.drive import Driver, PathFollower, slalom_path
 from diffphyscam_ros.errors import InputError
-from diffphyscam_ros.nodes.beside import process, spin_until, stay_on_this_machine
+from diffphyscam_ros.nodes.beside import (
+    process,
+    quick_executor,
+    spin_until,
+    stay_on_this_machine,
+)
 from diffphyscam_ros.nodes.camera_node import (
     CameraNode,
     spare_what_is_loaded,
@@ -92,7 +96,7 @@ def _recorder(bag: Path, report: Path, camera: str) -> Iterator[subprocess.Popen
 def _run(options: argparse.Namespace, camera: CameraNode, driver: DriveNode,
          recorder: subprocess.Popen) -> int:
     """Drive for ``duration`` or until a signal; returns its number, or 0."""
-    executor = SingleThreadedExecutor()
+    executor = quick_executor()
     executor.add_node(camera)
     executor.add_node(driver)
     publishers = next(iter(camera.publishers_of.values()))
