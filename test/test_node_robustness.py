@@ -163,9 +163,12 @@ def test_dead_and_sleeping_subscribers_disturb_nobody(inputs):
 
 @pytest.mark.skipif(not shared_memory.FOLDER.is_dir(), reason='needs Linux /dev/shm')
 def test_shared_memory_holds_images_unless_the_user_chose(inputs, tmp_path, monkeypatch):
-    assert _largest_segment(inputs) >= shared_memory.SEGMENT
+    size = shared_memory.segment_size()
+    if not size:
+        pytest.skip('the transports are chosen, or /dev/shm has less than 16 MB left')
+    assert _largest_segment(inputs) > size / 2      # others may have taken of it meanwhile
     monkeypatch.setenv('FASTDDS_BUILTIN_TRANSPORTS', 'DEFAULT')
-    assert _largest_segment(inputs) < shared_memory.SMALLEST
+    assert _largest_segment(inputs) < shared_memory.SMALLEST / 2
     monkeypatch.delenv('FASTDDS_BUILTIN_TRANSPORTS')
     monkeypatch.chdir(tmp_path)
     (tmp_path / shared_memory.FILES[0]).touch()
