@@ -44,7 +44,7 @@ def describe(state: CameraState, arrivals: dict, camera: str) -> str:
     for part, name in names.items():
         values = [f.durations[part] * 1e9 for f in frames if part in f.durations]
         rows.append((name, _spread(values)))
-    rows += [('transport', _spread(transport) + ', published to received'),
+    rows += [('transport', _spread(transport) + ', after publish returned (below 0: before)'),
              ('latency', _spread(latency) + ', shutter opens to received')]
     return '\n'.join(f'  {name:<17} {text}' for name, text in rows)
 
