@@ -53,7 +53,7 @@ PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
 
 def segment_size(folder: Path = FOLDER) -> int:
     """Return how large a segment may be [bytes]; 0: leave it to the middleware."""
-    if not folder.is_dir() or any(os.environ.get(name) for name in CHOICES):
+    if not os.access(folder, os.W_OK) or any(os.environ.get(name) for name in CHOICES):
         return 0
     if any(Path(name).exists() for name in FILES):
         return 0
@@ -73,7 +73,7 @@ def room_for_images() -> Iterator[None]:
     if not size:
         yield
         return
-    with tempfile.NamedTemporaryFile('w', suffix='.xml', encoding='utf-8') as file:
+    with tempfile.NamedTemporaryFile('w', dir=FOLDER, suffix='.xml', encoding='utf-8') as file:
         file.write(PROFILE.format(size=size))
         file.flush()
         names = CHOICES[:2]             # of Fast DDS 2 and 3
